@@ -1,0 +1,62 @@
+"""EasyRemote: calls and sensor streams over Apache Kafka.
+
+Names are imported when they are first used, so that `import easyremote` costs an edge device nothing it does not
+need. `app` is this process's Faust app: `faust -A easyremote worker` runs it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import faust
+
+    from easyremote.errors import CallError, DeadlineExceeded, EasyRemoteError
+    from easyremote.inference.client import AsyncClient, CallOptions, Client
+    from easyremote.inference.functions import function
+    from easyremote.inference.models import BaseAIModel
+
+    app: faust.App
+
+__all__ = [
+    "AsyncClient",
+    "BaseAIModel",
+    "CallError",
+    "CallOptions",
+    "Client",
+    "DeadlineExceeded",
+    "EasyRemoteError",
+    "app",
+    "function",
+]
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "AsyncClient": "easyremote.inference.client",
+    "BaseAIModel": "easyremote.inference.models",
+    "CallError": "easyremote.errors",
+    "CallOptions": "easyremote.inference.client",
+    "Client": "easyremote.inference.client",
+    "DeadlineExceeded": "easyremote.errors",
+    "EasyRemoteError": "easyremote.errors",
+    "function": "easyremote.inference.functions",
+}
+
+
+def __getattr__(name: str) -> Any:  # Any: each name has its own type, declared above for type checkers
+    if name == "app":
+        from easyremote.worker import build_app
+
+        value: Any = build_app()
+    elif name in _HOMES:
+        value = getattr(importlib.import_module(_HOMES[name]), name)
+    else:
+        raise AttributeError(f"module 'easyremote' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,113 @@
+"""Tells `nodes` what this worker is doing: at the interval of the settings, and at once when something changes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import structlog
+from mode import Service
+
+from easyremote.clock import now_ms
+from easyremote.errors import TopicError
+from easyremote.topics.catalog import NODES
+from easyremote.topics.records import Heartbeat, encode
+
+if TYPE_CHECKING:
+    from easyremote.inference.node import AINodeManager
+    from easyremote.inference.service import NodeService
+    from easyremote.settings import Settings
+    from easyremote.topics.producer import RecordProducer
+
+__all__ = ["HeartbeatService"]
+
+log = structlog.get_logger(__name__)
+
+
+class HeartbeatService(Service):
+    """Sends this worker's heartbeats, and a tombstone when it leaves.
+
+    Parameters
+    ----------
+    settings : Settings
+        Node id, roles, interval.
+    producer : RecordProducer
+        Sends them.
+    ready : callable
+        Returns the roles that are up.
+    """
+
+    abstract = False
+
+    def __init__(
+        self, settings: Settings, producer: RecordProducer, ready: Callable[[], list[str]], **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self._settings = settings
+        self._producer = producer
+        self._ready = ready
+        self._topic = settings.namespace + NODES
+        self._due = asyncio.Event()
+        self._node: AINodeManager | None = None
+        self._service: NodeService | None = None
+
+    def tell_about(self, node: AINodeManager, service: NodeService) -> None:
+        """Put a node's load and models into the heartbeats."""
+        self._node = node
+        self._service = service
+
+    def changed(self) -> None:
+        """Send one at once; callable from any thread."""
+        if not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(self._due.set)
+
+    @Service.task
+    async def _beat(self) -> None:
+        psutil.cpu_percent(None)  # the first call has nothing to compare with
+        while not self.should_stop:
+            self._due.clear()
+            self._producer.send(self._topic, encode(self._heartbeat()), key=self._settings.node_id)
+            try:
+                await asyncio.wait_for(self._due.wait(), self._settings.heartbeat_ms / 1000)
+            except TimeoutError:
+                continue
+
+    async def on_stop(self) -> None:
+        """Leave: a record without a value."""
+        try:
+            await asyncio.wait_for(self._producer.deliver(self._topic, None, key=self._settings.node_id), 2.0)
+        except (TimeoutError, TopicError) as error:
+            log.warning("the others were not told that this node leaves; its silence will", error=str(error))
+
+    def _heartbeat(self) -> Heartbeat:
+        beat = Heartbeat(
+            node_id=self._settings.node_id,
+            sent_ms=now_ms(),
+            roles=list(self._settings.roles),
+            ready=self._ready(),
+            cpu_percent=psutil.cpu_percent(None),
+            memory_percent=psutil.virtual_memory().percent,
+        )
+        if self._node is None or self._service is None:
+            return beat
+        requests = self._node.stats.requests()
+        return Heartbeat(
+            node_id=beat.node_id,
+            sent_ms=beat.sent_ms,
+            roles=beat.roles,
+            ready=beat.ready,
+            cpu_percent=beat.cpu_percent,
+            memory_percent=beat.memory_percent,
+            node_type=self._node.node_type,
+            pool=self._settings.pool_name,
+            partitions=self._service.partitions,
+            functions=self._node.registry.names(),
+            models=self._node.model_states(),
+            in_flight=self._service.in_flight,
+            total_requests=int(requests["total_requests"]),
+            failed_requests=int(requests["failed_requests"]),
+            mean_response_s=requests["average_response_time"],
+            cost_ms=self._node.stats.cost_ms(),
+        )

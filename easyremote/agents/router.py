@@ -1,0 +1,250 @@
+"""The router: every call of `requests` goes to a node, waits for one, or is answered with why it cannot."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import structlog
+
+from easyremote.errors import (
+    DeadlineExceeded,
+    EasyRemoteError,
+    MalformedRequest,
+    NoNodeAvailable,
+    PayloadTooLarge,
+    UnknownFunction,
+)
+from easyremote.inference.ledger import Ledger
+from easyremote.topics.catalog import DEAD_LETTERS, REPLIES, REQUESTS, RETRIES, inference_topic
+from easyremote.topics.producer import delivery_error, is_refused
+from easyremote.topics.records import RecordRef
+from easyremote.topics.replying import dead_letter, encode_reply, error_reply, send_reply
+from easyremote.topics.source import Assigned, Batch, BatchSource, Revoked, SourceEvent
+from easyremote.topics.wire import Address, MalformedCall, Origin, parse_call
+
+if TYPE_CHECKING:
+    from confluent_kafka import KafkaError, Message
+
+    from easyremote.inference.nodes import NodeWatch
+    from easyremote.settings import Settings
+    from easyremote.topics.producer import RecordProducer
+    from easyremote.topics.wire import Call
+
+__all__ = ["Arrived", "Router", "decode_arrived"]
+
+log = structlog.get_logger(__name__)
+
+_HANDOVER_S = 3.0
+_WAIT_FOR_NODE_MS = min(RETRIES)
+
+
+class Arrived(msgspec.Struct, frozen=True):
+    """A record of `requests`: the message, where it stood, and the call it holds or why it holds none."""
+
+    message: Any  # Any: msgspec must not look into the client's class
+    origin: Origin
+    call: Any
+    error: Any = None
+
+
+def decode_arrived(topic: str, namespace: str) -> Callable[[int, Sequence[Message]], list[Arrived]]:
+    """Return the decoder of a source of calls; a record that is no request is told apart, not dropped."""
+
+    def decode(partition: int, messages: Sequence[Message]) -> list[Arrived]:
+        arrived = []
+        for message in messages:
+            origin = Origin(topic, partition, message.offset() or 0, message.timestamp()[1])
+            try:
+                call = parse_call(message.value(), message.headers(), origin, namespace)
+            except MalformedCall as error:
+                arrived.append(Arrived(message, origin, None, error))
+            else:
+                arrived.append(Arrived(message, origin, call))
+        return arrived
+
+    return decode
+
+
+class _Pending:
+    """Counts the records of one batch that the broker has not acknowledged, and says when all are."""
+
+    __slots__ = ("_acknowledged", "_failed", "_left")
+
+    def __init__(self, count: int, acknowledged: Callable[[], None], failed: Callable[[Exception], None]) -> None:
+        self._left = count
+        self._acknowledged = acknowledged
+        self._failed = failed
+
+    def one(self, error: KafkaError | None, message: Message) -> None:
+        # Always on the producer's poll thread, so the count needs no lock.
+        if error is not None:
+            self._failed(delivery_error(message.topic() or "?", error))
+            return
+        self._left -= 1
+        if self._left == 0:
+            self._acknowledged()
+
+    def soft(self, error: KafkaError | None, message: Message) -> None:
+        """Count a reply that may have nowhere to go: its caller named a topic that is not there."""
+        if error is not None and is_refused(error):
+            log.warning("an error reply has nowhere to go", topic=message.topic(), error=str(error))
+            error = None
+        self.one(error, message)
+
+
+class Router:
+    """Routes batches of calls; a batch is committed when everything it led to is acknowledged.
+
+    Parameters
+    ----------
+    settings : Settings
+        Node id, namespace, limits.
+    producer : RecordProducer
+        Sends on.
+    nodes : NodeWatch
+        Who is alive and offers what.
+    failed : callable
+        Told, on any thread, when a record could not be sent on: nothing of its batch is committed.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        producer: RecordProducer,
+        nodes: NodeWatch,
+        failed: Callable[[Exception], None],
+    ) -> None:
+        self._settings = settings
+        self._producer = producer
+        self._nodes = nodes
+        self._failed = failed
+        self._ledger = Ledger()
+        prefix = settings.namespace
+        # A reply into one of these would come back as a call, for ever.
+        self._forbidden_prefixes = (prefix + REQUESTS, prefix + inference_topic(""))
+        self._retry_topic = prefix + RETRIES[_WAIT_FOR_NODE_MS]
+
+    async def handle(self, event: SourceEvent[list[Arrived]], source: BatchSource[list[Arrived]]) -> None:
+        """Deal with one event of the source."""
+        if isinstance(event, Batch):
+            self._route_batch(event, source)
+        elif isinstance(event, Assigned):
+            self._ledger.assign(event.partitions)
+        elif isinstance(event, Revoked):
+            if not event.lost:
+                await asyncio.to_thread(self._producer.flush, _HANDOVER_S)
+                source.commit(self._ledger.committable())
+            self._ledger.drop(event.partitions)
+            event.done.set()
+
+    def _route_batch(self, batch: Batch[list[Arrived]], source: BatchSource[list[Arrived]]) -> None:
+        generation = self._ledger.take_batch(batch.partition, batch.first_offset, batch.next_offset)
+
+        def acknowledged() -> None:
+            self._ledger.finish(batch.partition, generation, batch.first_offset, ran=False)
+            source.commit(self._ledger.committable())
+            source.finished()
+
+        if not batch.content:
+            acknowledged()
+            return
+        pending = _Pending(len(batch.content), acknowledged, self._failed)
+        now = time.time_ns() / 1e6
+        for one in batch.content:
+            try:
+                self._route(one, now, pending)
+            except EasyRemoteError as error:
+                self._refuse(one, error, pending)
+
+    def _route(self, one: Arrived, now: float, pending: _Pending) -> None:
+        if one.error is not None:
+            raise one.error
+        call: Call = one.call
+        if call.address.topic.startswith(self._forbidden_prefixes):
+            raise MalformedRequest(
+                f"replies cannot go to {call.address.topic}: it carries calls; name a topic of your own or {REPLIES}"
+            )
+        if call.is_late(now):
+            self._expire(call, now, pending)
+            return
+        if not self._nodes.knows(call.function):
+            raise UnknownFunction(
+                f"no node has ever offered a function {call.function!r}: 'easyremote status' lists what there is"
+            )
+        value = one.message.value()
+        if len(value) > self._settings.max_payload_bytes:
+            raise PayloadTooLarge(
+                f"the request has {len(value)} bytes, the limit is {self._settings.max_payload_bytes} bytes "
+                "(EASYREMOTE_MAX_PAYLOAD_BYTES)"
+            )
+        choice = self._nodes.choose(call)
+        if choice is None:
+            self._producer.send(
+                self._retry_topic, value, key=call.id, headers=call.headers(), on_delivery=pending.one
+            )
+            return
+        self._producer.send(
+            self._settings.namespace + inference_topic(choice.pool),
+            value,
+            headers=call.headers(routed_ms=time.time_ns() / 1e6),
+            partition=choice.partition,
+            on_delivery=pending.one,
+        )
+
+    def _expire(self, call: Call, now: float, pending: _Pending) -> None:
+        late_ms = now - (call.deadline_ms or 0)
+        error: EasyRemoteError
+        if self._nodes.choose(call) is None and self._nodes.knows(call.function):
+            error = NoNodeAvailable(
+                f"no live node offered {call.function} until the deadline, {late_ms:.0f} ms ago: is one running?"
+            )
+        else:
+            error = DeadlineExceeded(f"the deadline of {call.function} passed {late_ms:.0f} ms before it was routed")
+        self._answer(call.address, call, call.id, error, pending)
+
+    def _refuse(self, one: Arrived, error: EasyRemoteError, pending: _Pending) -> None:
+        address: Address | None
+        if isinstance(error, MalformedCall):
+            address, call_id = error.address, error.call_id
+        else:
+            address, call_id = one.call.address, one.call.id
+            if address.topic.startswith(self._forbidden_prefixes):
+                address = None
+        log.warning("a call is refused", call=call_id, error=str(error))
+        if address is not None:
+            reply = self._error_reply(one.call, call_id, error)
+            # The dead letter below is the acknowledgement that counts: this reply has no one else to wait for it.
+            send_reply(self._producer, address, None, (call_id, reply), _log_undelivered)
+        message = one.message
+        dead_letter(
+            self._producer,
+            self._settings.namespace,
+            (message.key(), message.value(), message.headers() or ()),
+            RecordRef(one.origin.topic, one.origin.partition, one.origin.offset),
+            error,
+            pending.one,
+            topic=DEAD_LETTERS,
+        )
+
+    def _answer(
+        self, address: Address, call: Call | None, call_id: str, error: EasyRemoteError, pending: _Pending
+    ) -> None:
+        reply = self._error_reply(call, call_id, error)
+        send_reply(
+            self._producer, address, None if call is None else call.traceparent, (call_id, reply), pending.soft
+        )
+
+    def _error_reply(self, call: Call | None, call_id: str, error: EasyRemoteError) -> bytes:
+        function = call.function if call is not None else getattr(error, "function", None)
+        return encode_reply(
+            error_reply(error, call_id=call_id, function=function, node_id=self._settings.node_id)
+        )
+
+
+def _log_undelivered(error: KafkaError | None, message: Message) -> None:
+    if error is not None:
+        log.warning("an error reply has nowhere to go", topic=message.topic(), error=str(error))

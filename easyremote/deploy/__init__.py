@@ -1,0 +1,1 @@
+"""What runs the system on one machine: the embedded broker, the supervisor, the demonstration."""

@@ -1,0 +1,180 @@
+"""Every error that EasyRemote raises, in one tree.
+
+EasyRemoteError
+├── ConfigError              a setting or a file of settings is wrong
+├── TopicError               a topic or the broker is not as declared
+│   └── BrokerUnavailable
+├── CallError                a call ended without a result
+│   ├── MalformedRequest
+│   ├── InvalidArguments
+│   ├── UnknownFunction
+│   ├── PayloadTooLarge
+│   ├── DeadlineExceeded
+│   ├── NoNodeAvailable
+│   ├── CallCancelled
+│   └── RemoteError          the function itself raised, on the node
+├── ModelError               a model cannot be found, loaded or run
+│   └── InvalidInput
+├── WindowError              a window or a detector is misconfigured
+└── EdgeError                a device, a sensor or its outbox failed
+
+A class says itself whether a second try can help (`retriable`); the retry policy reads that and nothing else.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+__all__ = [
+    "BrokerUnavailable",
+    "CallCancelled",
+    "CallError",
+    "ConfigError",
+    "DeadlineExceeded",
+    "EasyRemoteError",
+    "EdgeError",
+    "InvalidArguments",
+    "InvalidInput",
+    "MalformedRequest",
+    "ModelError",
+    "NoNodeAvailable",
+    "PayloadTooLarge",
+    "RemoteError",
+    "TopicError",
+    "UnknownFunction",
+    "WindowError",
+    "call_error",
+]
+
+
+class EasyRemoteError(Exception):
+    """Base of all errors of this package."""
+
+    retriable: ClassVar[bool] = False
+
+
+class ConfigError(EasyRemoteError):
+    """A setting, an environment variable or a settings file is wrong."""
+
+
+class TopicError(EasyRemoteError):
+    """A topic does not exist or differs from its declaration."""
+
+
+class BrokerUnavailable(TopicError):
+    """No Kafka broker answers."""
+
+    retriable = True
+
+
+class CallError(EasyRemoteError):
+    """A call ended without a result."""
+
+
+class MalformedRequest(CallError):
+    """The record is no request: not JSON, no `function`, or a field of the wrong type."""
+
+
+class InvalidArguments(CallError):
+    """The function does not take these arguments."""
+
+
+class UnknownFunction(CallError):
+    """No node has ever offered a function of this name."""
+
+
+class PayloadTooLarge(CallError):
+    """A request or a result is larger than the limit."""
+
+
+class DeadlineExceeded(CallError):
+    """The deadline passed before the call was done."""
+
+
+class NoNodeAvailable(CallError):
+    """No live node offered the function until the deadline."""
+
+    retriable = True
+
+
+class CallCancelled(CallError):
+    """The caller withdrew the call."""
+
+
+class RemoteError(CallError):
+    """The function raised on the node.
+
+    Parameters
+    ----------
+    message : str
+        What the remote exception said.
+    type : str
+        Name of the remote exception's class.
+    retriable : bool
+        Whether the node thinks that a second try can help.
+    """
+
+    def __init__(self, message: str, *, type: str = "RemoteError", retriable: bool = False) -> None:  # noqa: A002
+        super().__init__(message)
+        self.type = type
+        self.retriable = retriable  # type: ignore[misc]  # what the node said overrides the class
+
+
+class ModelError(EasyRemoteError):
+    """A model cannot be found, loaded or run."""
+
+
+class InvalidInput(ModelError):
+    """The model cannot read this input."""
+
+
+class WindowError(EasyRemoteError):
+    """A window, an aggregate or a detector is misconfigured."""
+
+
+class EdgeError(EasyRemoteError):
+    """A device, one of its sensors or its outbox failed."""
+
+
+_CALL_ERRORS: dict[str, type[CallError]] = {
+    cls.__name__: cls
+    for cls in (
+        MalformedRequest,
+        InvalidArguments,
+        UnknownFunction,
+        PayloadTooLarge,
+        DeadlineExceeded,
+        NoNodeAvailable,
+        CallCancelled,
+    )
+}
+
+
+def call_error(type_name: str, message: str, *, retriable: bool) -> CallError:
+    """Return the exception that a reply of status `error` stands for.
+
+    Parameters
+    ----------
+    type_name : str
+        `error.type` of the reply: the class's name on the node.
+    message : str
+        `error.message` of the reply.
+    retriable : bool
+        `error.retriable` of the reply.
+
+    Returns
+    -------
+    CallError
+        An instance of the class of that name where it is one of this module's, else `RemoteError`.
+
+    Examples
+    --------
+    >>> type(call_error("DeadlineExceeded", "late by 3 ms", retriable=False)).__name__
+    'DeadlineExceeded'
+    >>> call_error("KeyError", "'x'", retriable=False).type
+    'KeyError'
+    """
+    known = _CALL_ERRORS.get(type_name)
+    if known is not None:
+        return known(message)
+    return RemoteError(message, type=type_name, retriable=retriable)

@@ -1,0 +1,174 @@
+"""What a node offers: named functions, their arguments checked against the type hints."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar, overload
+
+import msgspec
+from msgspec import Raw
+
+from easyremote.errors import ConfigError, InvalidArguments, UnknownFunction
+
+__all__ = ["Function", "Registry", "function", "registered"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+Decoder = Callable[[bytes | Raw], Any]
+
+_decode_any: Decoder = msgspec.json.Decoder().decode
+
+
+@dataclass(frozen=True)
+class Function:
+    """A function that can be called by name from another machine.
+
+    Parameters
+    ----------
+    name : str
+        What callers name.
+    call : callable
+        Synchronous, or a coroutine function.
+    model : str or None
+        Name of the model that answers, where one does.
+    many : callable or None
+        `(list of arguments) -> list of results`: answers calls that wait together in one go. Each argument is the
+        first of its call; an exception in the list is that call's error.
+    """
+
+    name: str
+    call: Callable[..., Any]
+    model: str | None = None
+    many: Callable[[Sequence[Any]], Sequence[Any]] | None = None
+    _signature: inspect.Signature = field(init=False, repr=False)
+    _decoders: dict[str, Decoder] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        signature = inspect.signature(self.call)
+        try:
+            hints = typing.get_type_hints(self.call)
+        except (NameError, TypeError) as error:
+            raise ConfigError(f"the type hints of function {self.name!r} cannot be read: {error}") from error
+        decoders = {name: _decoder(hints.get(name, Any), self.name, name) for name in signature.parameters}
+        object.__setattr__(self, "_signature", signature)
+        object.__setattr__(self, "_decoders", decoders)
+
+    @property
+    def is_async(self) -> bool:
+        """Whether the function is a coroutine function and so runs on the event loop."""
+        return inspect.iscoroutinefunction(self.call)
+
+    def arguments(self, args: Sequence[Raw], kwargs: dict[str, Raw]) -> tuple[list[Any], dict[str, Any]]:
+        """Return a call's arguments, decoded by the function's type hints.
+
+        Raises
+        ------
+        InvalidArguments
+            If one is missing, too much, or of another type; the message names it.
+        """
+        try:
+            bound = self._signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise InvalidArguments(f"{self.name}{self._signature}: {error}") from error
+        for name, value in bound.arguments.items():
+            decode = self._decoders[name]
+            kind = self._signature.parameters[name].kind
+            try:
+                if kind is inspect.Parameter.VAR_POSITIONAL:
+                    bound.arguments[name] = tuple(decode(item) for item in value)
+                elif kind is inspect.Parameter.VAR_KEYWORD:
+                    bound.arguments[name] = {key: decode(item) for key, item in value.items()}
+                else:
+                    bound.arguments[name] = decode(value)
+            except msgspec.MsgspecError as error:
+                raise InvalidArguments(f"{self.name}: argument {name!r}: {error}") from error
+        return list(bound.args), bound.kwargs
+
+
+def _decoder(hint: Any, function_name: str, parameter: str) -> Decoder:  # Any: a type hint can be anything
+    if hint is Any:
+        return _decode_any
+    try:
+        return msgspec.json.Decoder(hint).decode
+    except TypeError as error:
+        raise ConfigError(
+            f"function {function_name!r}: JSON has no form for parameter {parameter!r} of type {hint}: "
+            "use plain types, dataclasses or msgspec.Struct"
+        ) from error
+
+
+class Registry:
+    """The functions of one process by name."""
+
+    def __init__(self) -> None:
+        self._functions: dict[str, Function] = {}
+
+    def add(self, function: Function) -> None:
+        """Add a function.
+
+        Raises
+        ------
+        ConfigError
+            If another one has its name.
+        """
+        if function.name in self._functions:
+            raise ConfigError(f"two functions are called {function.name!r}: give one of them another name")
+        self._functions[function.name] = function
+
+    def get(self, name: str) -> Function:
+        """Return the function of that name.
+
+        Raises
+        ------
+        UnknownFunction
+            If there is none.
+        """
+        try:
+            return self._functions[name]
+        except KeyError as error:
+            raise UnknownFunction(
+                f"no function {name!r} on this node; it offers: {', '.join(sorted(self._functions)) or 'none'}"
+            ) from error
+
+    def names(self) -> list[str]:
+        """Return all names, sorted."""
+        return sorted(self._functions)
+
+    def __iter__(self) -> Iterator[Function]:
+        return iter(self._functions.values())
+
+
+registered = Registry()
+"""What `@function` has registered in this process."""
+
+
+@overload
+def function(call: F) -> F: ...
+@overload
+def function(*, name: str | None = None) -> Callable[[F], F]: ...
+def function(call: F | None = None, *, name: str | None = None) -> F | Callable[[F], F]:
+    """Offer a function to callers; every node of a process that imports its module serves it.
+
+    Parameters
+    ----------
+    call : callable
+        The function, synchronous or a coroutine function; arguments and result must have a form in JSON.
+    name : str, optional
+        What callers name; the function's own name if unset.
+
+    Examples
+    --------
+    >>> @function(name="docs.double")
+    ... def double(number: int) -> int:
+    ...     return 2 * number
+    >>> registered.get("docs.double").arguments([Raw(b"21")], {})
+    ([21], {})
+    """
+
+    def register(target: F) -> F:
+        registered.add(Function(name or target.__name__, target))
+        return target
+
+    return register if call is None else register(call)

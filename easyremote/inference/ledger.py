@@ -1,0 +1,165 @@
+"""What a node has taken from its partitions and not answered yet: what it may commit, and when it may let go."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+
+__all__ = ["Ledger", "OffsetTracker"]
+
+
+class OffsetTracker:
+    """Tells the lowest offset of a partition below which everything taken is answered: what may be committed. Pure.
+
+    Examples
+    --------
+    >>> tracker = OffsetTracker()
+    >>> for offset in (5, 6, 9):
+    ...     tracker.take(offset)
+    >>> tracker.finish(6), tracker.committable()
+    (None, None)
+    >>> tracker.finish(5), tracker.committable()
+    (None, 9)
+    """
+
+    def __init__(self) -> None:
+        self._open: dict[int, None] = {}  # in the order taken, which is the order of the log
+        self._next: int | None = None
+        self._reported: int | None = None
+
+    def take(self, offset: int, next_offset: int | None = None) -> None:
+        """Note an offset that is being worked on, or a batch from it to before `next_offset`; offsets rise."""
+        if self._next is None:
+            self._reported = offset  # where the group stood when this partition came
+        self._open[offset] = None
+        self._next = offset + 1 if next_offset is None else next_offset
+
+    def finish(self, offset: int) -> None:
+        """Note that an offset is answered; twice is the same as once."""
+        self._open.pop(offset, None)
+
+    @property
+    def pending(self) -> int:
+        """How many offsets are taken and not finished."""
+        return len(self._open)
+
+    def committable(self) -> int | None:
+        """Return the offset to commit, or None if nothing has moved since the last one."""
+        lowest = next(iter(self._open), self._next)
+        if lowest == self._reported:
+            return None
+        self._reported = lowest
+        return lowest
+
+
+class _Holding:
+    """One partition while this node holds it."""
+
+    def __init__(self, generation: int) -> None:
+        self.generation = generation
+        self.tracker = OffsetTracker()
+        self.running = 0
+
+
+class Ledger:
+    """Keeps account of the calls of every partition held; safe to use from several threads.
+
+    A holding has a generation, so that what was started for a partition that was lost meanwhile is not taken for
+    what was started after it came back.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._holdings: dict[int, _Holding] = {}
+        self._leaving: set[int] = set()
+        self._generation = 0
+
+    def assign(self, partitions: Iterable[int]) -> None:
+        """Begin to hold partitions."""
+        with self._changed:
+            self._generation += 1
+            for number in partitions:
+                self._holdings[number] = _Holding(self._generation)
+                self._leaving.discard(number)
+
+    def take(self, partition: int, offsets: Iterable[int]) -> int:
+        """Note offsets that were read, in rising order; return the generation of the holding."""
+        with self._changed:
+            holding = self._holdings.setdefault(partition, _Holding(self._generation))
+            for offset in offsets:
+                holding.tracker.take(offset)
+            return holding.generation
+
+    def take_batch(self, partition: int, first_offset: int, next_offset: int) -> int:
+        """Note a batch that is finished as one, by its first offset; return the generation of the holding."""
+        with self._changed:
+            holding = self._holdings.setdefault(partition, _Holding(self._generation))
+            holding.tracker.take(first_offset, next_offset)
+            return holding.generation
+
+    def start(self, partition: int, generation: int) -> bool:
+        """Say whether a call may be run, and count it as running if so."""
+        with self._changed:
+            holding = self._current(partition, generation)
+            if holding is None or partition in self._leaving:
+                return False
+            holding.running += 1
+            return True
+
+    def holds(self, partition: int, generation: int) -> bool:
+        """Say whether a call that was started is still this node's to answer."""
+        with self._changed:
+            return self._current(partition, generation) is not None
+
+    def finish(self, partition: int, generation: int, offset: int, *, ran: bool) -> None:
+        """Note that a call is answered, or refused without having run."""
+        with self._changed:
+            holding = self._current(partition, generation)
+            if holding is None:
+                return
+            holding.tracker.finish(offset)
+            if ran:
+                holding.running -= 1
+                self._changed.notify_all()
+
+    def committable(self) -> dict[int, int]:
+        """Return the next offset to read of each partition where it has moved."""
+        with self._changed:
+            moved = {number: holding.tracker.committable() for number, holding in self._holdings.items()}
+        return {number: offset for number, offset in moved.items() if offset is not None}
+
+    def leave(self, partitions: Iterable[int], timeout_s: float) -> bool:
+        """Start nothing more of these partitions and wait for what runs; say whether it ended in time."""
+        leaving = set(partitions)
+        with self._changed:
+            self._leaving |= leaving
+            return self._changed.wait_for(
+                lambda: not any(
+                    holding.running for number, holding in self._holdings.items() if number in leaving
+                ),
+                timeout_s,
+            )
+
+    def drop(self, partitions: Iterable[int]) -> None:
+        """End holding partitions; what still runs for them is not this node's any more."""
+        with self._changed:
+            for number in partitions:
+                self._holdings.pop(number, None)
+                self._leaving.discard(number)
+            self._changed.notify_all()
+
+    @property
+    def pending(self) -> int:
+        """How many calls are taken and not answered."""
+        with self._changed:
+            return sum(holding.tracker.pending for holding in self._holdings.values())
+
+    @property
+    def partitions(self) -> list[int]:
+        """The partitions held, sorted."""
+        with self._changed:
+            return sorted(self._holdings)
+
+    def _current(self, partition: int, generation: int) -> _Holding | None:
+        holding = self._holdings.get(partition)
+        return holding if holding is not None and holding.generation == generation else None

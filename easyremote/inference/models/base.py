@@ -1,0 +1,166 @@
+"""What every model is: load, preprocess, infer, postprocess; one input at a time or many in one forward pass."""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from time import perf_counter
+from typing import Any, ClassVar
+
+import structlog
+
+from easyremote.errors import ModelError
+
+__all__ = ["BaseAIModel"]
+
+log = structlog.get_logger(__name__)
+
+
+class BaseAIModel(ABC):
+    """A model of a user's own is a subclass with these four methods; the node does the rest.
+
+    Attributes
+    ----------
+    name : str
+        What replies call it.
+    version : str
+        Which weights these are; every reply names it.
+    function : str
+        The function by which callers reach it.
+
+    Examples
+    --------
+    >>> class Lengths(BaseAIModel):
+    ...     name = "lengths"
+    ...     function = "text_length"
+    ...
+    ...     def load_model(self):
+    ...         return len
+    ...
+    ...     def preprocess(self, input):
+    ...         return input.strip()
+    ...
+    ...     def inference(self, batch):
+    ...         return [self.model(text) for text in batch]
+    ...
+    ...     def postprocess(self, output):
+    ...         return output, 1.0
+    >>> Lengths().predict(" abc ")["result"]
+    3
+    """
+
+    name: ClassVar[str]
+    function: ClassVar[str]
+    version: str = "1"
+
+    def __init__(self) -> None:
+        self.model: Any = None  # Any: what `load_model` returned
+        self._lock = threading.Lock()
+        self._count = 0
+        self._load_s = 0.0
+        self._loaded = False
+
+    @abstractmethod
+    def load_model(self) -> Any:
+        """Return the loaded model, kept as `self.model`; called once, before the first input.
+
+        Raises
+        ------
+        ModelError
+            If its weights are missing; the message says what to do.
+        """
+
+    @abstractmethod
+    def preprocess(self, input: Any) -> Any:  # noqa: A002  # the contract's word
+        """Return one input as the model takes it.
+
+        Raises
+        ------
+        InvalidInput
+            If it is none; the message names what it got.
+        """
+
+    @abstractmethod
+    def inference(self, batch: Sequence[Any]) -> Sequence[Any]:
+        """Return the model's output for each preprocessed input, in one forward pass."""
+
+    @abstractmethod
+    def postprocess(self, output: Any) -> tuple[Any, float]:
+        """Return one output's result as callers get it, and its confidence from 0 to 1."""
+
+    def ensure_loaded(self) -> None:
+        """Load the model unless it is loaded; other threads wait meanwhile."""
+        with self._lock:
+            if self._loaded:
+                return
+            started = perf_counter()
+            self.model = self.load_model()
+            self._load_s = perf_counter() - started
+            self._loaded = True
+            log.info("model loaded", model=self.name, version=self.version, seconds=round(self._load_s, 2))
+
+    def predict(self, input: Any) -> dict[str, Any]:  # noqa: A002  # the contract's word
+        """Return `{"result", "model_name", "inference_time", "confidence"}` for one input.
+
+        `inference_time` is in s, from the input to the result.
+
+        Raises
+        ------
+        InvalidInput
+            If the model cannot read it.
+        """
+        outcome = self.predict_each([input])[0]
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    def predict_batch(self, inputs: Sequence[Any]) -> list[dict[str, Any]]:
+        """Return as `predict` does for each input, in one forward pass; `{"error": ...}` in place of one that fails."""
+        return [
+            {"error": {"type": type(outcome).__name__, "message": str(outcome)}}
+            if isinstance(outcome, Exception)
+            else outcome
+            for outcome in self.predict_each(inputs)
+        ]
+
+    def predict_each(self, inputs: Sequence[Any]) -> list[dict[str, Any] | Exception]:
+        """Return as `predict` does for each input, in one forward pass; the exception in place of one that fails."""
+        self.ensure_loaded()
+        started = perf_counter()
+        outcomes: list[dict[str, Any] | Exception] = []
+        ready: list[Any] = []
+        places: list[int] = []
+        for place, one in enumerate(inputs):
+            try:
+                ready.append(self.preprocess(one))
+                places.append(place)
+                outcomes.append({})
+            except Exception as error:  # noqa: BLE001  # one input's failure is that input's alone
+                outcomes.append(error)
+        outputs = self.inference(ready) if ready else []
+        if len(outputs) != len(ready):
+            raise ModelError(f"{self.name}: inference gave {len(outputs)} outputs for {len(ready)} inputs")
+        for place, output in zip(places, outputs, strict=True):
+            try:
+                result, confidence = self.postprocess(output)
+            except Exception as error:  # noqa: BLE001  # as above
+                outcomes[place] = error
+            else:
+                outcomes[place] = {"result": result, "model_name": self.name, "confidence": confidence}
+        took_s = (perf_counter() - started) / max(1, len(ready))
+        with self._lock:
+            self._count += len(ready)
+        for outcome in outcomes:
+            if isinstance(outcome, dict):
+                outcome["inference_time"] = took_s
+        return outcomes
+
+    def get_stats(self) -> dict[str, Any]:
+        """Return `{"model_name", "inference_count", "load_time", "model_loaded"}`; `load_time` in s."""
+        return {
+            "model_name": self.name,
+            "inference_count": self._count,
+            "load_time": self._load_s,
+            "model_loaded": self._loaded,
+        }

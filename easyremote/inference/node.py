@@ -1,0 +1,139 @@
+"""A node: the functions and models that it offers, and what it has done with them so far."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from easyremote.inference.functions import Function, Registry
+from easyremote.topics.records import ModelState
+
+if TYPE_CHECKING:
+    from easyremote.inference.models import BaseAIModel
+
+__all__ = ["AINodeManager", "NodeStats"]
+
+_COST_WEIGHT = 0.1
+"""Of the newest call in the learned cost: the last ten calls or so count."""
+
+
+class NodeStats:
+    """Counts calls and learns what each function costs; safe to use from several threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._succeeded = 0
+        self._failed = 0
+        self._seconds = 0.0
+        self._cost_ms: dict[str, float] = {}
+
+    def record(self, function: str, seconds: float, *, ok: bool) -> None:
+        """Count one call that took `seconds` of the node's work."""
+        with self._lock:
+            if ok:
+                self._succeeded += 1
+            else:
+                self._failed += 1
+            self._seconds += seconds
+            known = self._cost_ms.get(function)
+            cost_ms = seconds * 1000
+            self._cost_ms[function] = cost_ms if known is None else known + _COST_WEIGHT * (cost_ms - known)
+
+    def requests(self) -> dict[str, float]:
+        """Return the counts by the names of the contract; `average_response_time` in s."""
+        with self._lock:
+            total = self._succeeded + self._failed
+            return {
+                "total_requests": total,
+                "successful_requests": self._succeeded,
+                "failed_requests": self._failed,
+                "average_response_time": self._seconds / total if total else 0.0,
+            }
+
+    def cost_ms(self) -> dict[str, float]:
+        """Return the learned ms per item of each function that was called."""
+        with self._lock:
+            return dict(self._cost_ms)
+
+
+class AINodeManager:
+    """The functions and models of one node.
+
+    Parameters
+    ----------
+    node_type : {"nlp", "vision", "general"}
+        What kind of node it says it is.
+    models : sequence of BaseAIModel
+        What it holds; each answers the function that its class names.
+    functions : iterable of Function
+        What it offers besides.
+    """
+
+    def __init__(
+        self, node_type: str, models: Sequence[BaseAIModel] = (), functions: Sequence[Function] = ()
+    ) -> None:
+        self.node_type = node_type
+        self.models = list(models)
+        self.stats = NodeStats()
+        self.registry = Registry()
+        for model in self.models:
+            self._offer(model)
+        self.registry.add(Function("get_node_status", self.get_node_status))
+        for one in functions:
+            self.registry.add(one)
+
+    def _offer(self, model: BaseAIModel) -> None:
+        self.registry.add(
+            Function(model.function, _named(model), model=model.name, many=model.predict_each)
+        )
+        if model.function == "text_sentiment_analysis":
+            # Not `many`: its texts are a batch already.
+            self.registry.add(Function("batch_text_analysis", _batched(model), model=model.name))
+
+    def load(self) -> None:
+        """Load every model, one after another."""
+        for model in self.models:
+            model.ensure_loaded()
+
+    def model(self, name: str | None) -> BaseAIModel | None:
+        """Return the model of that name."""
+        return next((model for model in self.models if model.name == name), None)
+
+    def model_states(self) -> list[ModelState]:
+        """Return which models it holds."""
+        return [ModelState(model.name, model.version, model.get_stats()["model_loaded"]) for model in self.models]
+
+    def get_node_status(self) -> dict[str, Any]:
+        """Return `node_type`, `loaded_models`, `model_stats` and `request_stats`, by the contract."""
+        return {
+            "node_type": self.node_type,
+            "loaded_models": [model.name for model in self.models if model.get_stats()["model_loaded"]],
+            "model_stats": {model.name: model.get_stats() for model in self.models},
+            "request_stats": self.stats.requests(),
+        }
+
+
+def _named(model: BaseAIModel) -> Callable[[Any], dict[str, Any]]:
+    # A signature with the contract's parameter name, so that callers may pass it by keyword.
+    def text_sentiment_analysis(text: Any) -> dict[str, Any]:
+        return model.predict(text)
+
+    def image_classification(image_data: Any) -> dict[str, Any]:
+        return model.predict(image_data)
+
+    def predict(input: Any) -> dict[str, Any]:  # noqa: A002  # the parameter of `BaseAIModel.predict`
+        return model.predict(input)
+
+    known: dict[str, Callable[[Any], dict[str, Any]]] = {
+        "text_sentiment_analysis": text_sentiment_analysis,
+        "image_classification": image_classification,
+    }
+    return known.get(model.function, predict)
+
+
+def _batched(model: BaseAIModel) -> Callable[[list[Any]], list[dict[str, Any]]]:
+    def batch_text_analysis(texts: list[Any]) -> list[dict[str, Any]]:
+        return model.predict_batch(texts)
+
+    return batch_text_analysis

@@ -1,0 +1,120 @@
+"""Follows `nodes`: every process that routes calls sees every heartbeat."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+import structlog
+
+from easyremote.clock import now_ms
+from easyremote.inference.balancer import Balancer, Choice
+from easyremote.topics.catalog import NODES
+from easyremote.topics.follower import Follower
+from easyremote.topics.records import Heartbeat, decode_heartbeat
+
+if TYPE_CHECKING:
+    from confluent_kafka import Message
+
+    from easyremote.settings import Settings
+    from easyremote.topics.wire import Call
+
+__all__ = ["NodeWatch"]
+
+log = structlog.get_logger(__name__)
+
+
+class NodeWatch:
+    """A balancer that is kept up to date by the nodes' heartbeats; safe to use from several threads.
+
+    Parameters
+    ----------
+    settings : Settings
+        Broker, and from which age of its heartbeat on a node is dead.
+    changed : callable, optional
+        Called on the follower's thread after heartbeats came in.
+
+    Raises
+    ------
+    BrokerUnavailable
+        If no broker answers.
+    """
+
+    def __init__(self, settings: Settings, changed: Callable[[], None] | None = None) -> None:
+        self._lock = threading.Lock()
+        self._balancer = Balancer(settings.node_timeout_ms)
+        self._heartbeats: dict[str, tuple[Heartbeat, int]] = {}
+        self._timeout_ms = settings.node_timeout_ms
+        self._changed = changed
+        self._started = False
+        self._follower = Follower(settings, settings.namespace + NODES, self._receive, start="beginning")
+        self._started = True
+
+    def wait_caught_up(self, timeout_s: float) -> bool:
+        """Wait until every heartbeat that stood in the topic has been read; say whether it was."""
+        return self._follower.wait_caught_up(timeout_s)
+
+    def choose(self, call: Call) -> Choice | None:
+        """Choose the node for a call, or None if no live one offers its function."""
+        with self._lock:
+            return self._balancer.choose(call.function, now_ms(), strategy=call.strategy, target=call.target)
+
+    def choose_for(self, function: str, strategy: str | None, target: str | None) -> Choice | None:
+        """Do as `choose` does, for a call that is not made yet."""
+        with self._lock:
+            return self._balancer.choose(function, now_ms(), strategy=strategy, target=target)
+
+    def done(self, node_id: str) -> None:
+        """Count a reply that was seen from a node."""
+        with self._lock:
+            self._balancer.done(node_id)
+
+    def declare(self, functions: Sequence[str]) -> None:
+        """Say that these functions exist, though no node may offer them just now."""
+        with self._lock:
+            self._balancer.declare(functions)
+
+    def knows(self, function: str) -> bool:
+        """Say whether any node has ever offered the function, or it was declared."""
+        with self._lock:
+            return self._balancer.knows(function)
+
+    def live(self) -> list[Heartbeat]:
+        """Return the last heartbeat of each worker that is alive, by its id."""
+        now = now_ms()
+        with self._lock:
+            return [
+                beat
+                for _, (beat, seen_ms) in sorted(self._heartbeats.items())
+                if now - seen_ms <= self._timeout_ms
+            ]
+
+    def close(self) -> None:
+        """Stop following."""
+        self._follower.close()
+
+    def _receive(self, messages: Sequence[Message]) -> None:
+        arrived_ms = now_ms()
+        caught_up = self._follower.caught_up if self._started else False
+        for message in messages:
+            key, value = message.key(), message.value()
+            node_id = key.decode(errors="replace") if isinstance(key, bytes) else str(key)
+            with self._lock:
+                if value is None:
+                    self._balancer.forget(node_id)
+                    self._heartbeats.pop(node_id, None)
+                    continue
+                try:
+                    beat = decode_heartbeat(value)
+                except msgspec.MsgspecError as error:
+                    log.warning("a heartbeat cannot be read", node=node_id, error=str(error))
+                    continue
+                # What stood there at the start may be of a node long dead: its age counts, by the broker's clock.
+                # What comes later has just been sent, whatever the clocks of other machines say.
+                seen_ms = arrived_ms if caught_up else min(arrived_ms, message.timestamp()[1])
+                self._balancer.update(beat, seen_ms)
+                self._heartbeats[node_id] = (beat, seen_ms)
+        if self._changed is not None:
+            self._changed()

@@ -1,0 +1,263 @@
+"""The node's place in the worker: takes calls from `inference.<pool>`, replies, commits what is answered."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from mode import Service
+
+from easyremote.errors import EasyRemoteError
+from easyremote.inference.execution import Executor, Job
+from easyremote.inference.ledger import Ledger
+from easyremote.inference.results import RecentResults
+from easyremote.topics.catalog import inference_topic
+from easyremote.topics.producer import delivery_error, is_refused
+from easyremote.topics.records import RecordRef
+from easyremote.topics.replying import dead_letter, encode_reply, error_reply, send_reply
+from easyremote.topics.source import CALLS, Assigned, Batch, BatchSource, Revoked, SourceEvent
+from easyremote.topics.wire import MalformedCall, Origin, parse_call
+
+if TYPE_CHECKING:
+    from confluent_kafka import KafkaError, Message
+
+    from easyremote.inference.node import AINodeManager
+    from easyremote.settings import Settings
+    from easyremote.topics.producer import RecordProducer
+
+__all__ = ["NodeService", "inference_group"]
+
+log = structlog.get_logger(__name__)
+
+_COMMIT_S = 0.1
+_HANDOVER_S = 4.0
+_CLOSE_S = 8.0
+_MAX_PENDING = 1_000
+"""Calls taken and not answered, from which on the node reads no more: what it holds cannot be balanced again."""
+
+
+def inference_group(settings: Settings) -> str:
+    """Return the consumer group of the nodes of this pool."""
+    return f"{settings.namespace}easyremote.{inference_topic(settings.pool_name)}"
+
+
+class NodeService(Service):
+    """Serves the calls of the partitions that this node holds.
+
+    A call's offset is committed when its reply is acknowledged by the broker, never before; so whatever dies, the
+    call is still in the topic. A duplicate of a call that this node has answered is answered from what it keeps.
+
+    Parameters
+    ----------
+    settings : Settings
+        Broker, pool, node id.
+    node : AINodeManager
+        What is offered.
+    producer : RecordProducer
+        Sends the replies.
+    changed : callable
+        Called, on any thread, when the partitions or the models change, so that the heartbeat goes out at once.
+    """
+
+    abstract = False
+
+    def __init__(
+        self,
+        settings: Settings,
+        node: AINodeManager,
+        producer: RecordProducer,
+        changed: Callable[[], None],
+        **kwargs: Any,  # Any: mode's own options
+    ) -> None:
+        super().__init__(**kwargs)
+        self._settings = settings
+        self._node = node
+        self._producer = producer
+        self._changed = changed
+        self._topic = settings.namespace + inference_topic(settings.pool_name)
+        self._ledger = Ledger()
+        self._lock = threading.Lock()
+        self._recent = RecentResults()
+        self._same: dict[str, list[Job]] = {}
+        self._owed = 0
+        self._executor = Executor(
+            node, settings.node_id, settings.max_payload_bytes, answer=self._answer, wanted=self._start, failed=self._fail
+        )
+        self._source: BatchSource[list[Job]] = BatchSource(
+            settings, self._topic, inference_group(settings), CALLS, self._decode, self._take
+        )
+        self.loaded = asyncio.Event()
+
+    @property
+    def in_flight(self) -> int:
+        """How many calls are taken and not answered."""
+        return self._ledger.pending
+
+    @property
+    def partitions(self) -> list[int]:
+        """The partitions of the pool's topic that this node holds."""
+        return self._ledger.partitions
+
+    async def on_start(self) -> None:
+        """Load the models off the event loop; calls may wait here meanwhile."""
+        self._executor.start(asyncio.get_running_loop())
+        self.add_future(self._load())
+        await self.add_runtime_dependency(self._source)
+
+    async def on_stop(self) -> None:
+        """Finish what runs, hand the partitions over, end the threads."""
+        await self._source.stop()
+        if not await asyncio.to_thread(self._executor.close, _CLOSE_S):
+            log.warning("a call still runs; another node will do it again")
+
+    async def _load(self) -> None:
+        await asyncio.to_thread(self._node.load)
+        self.loaded.set()
+        self._changed()
+
+    @Service.timer(_COMMIT_S)
+    async def _commit(self) -> None:
+        self._source.commit(self._ledger.committable())
+
+    # On the source's thread
+
+    def _decode(self, partition: int, messages: Sequence[Message]) -> list[Job]:
+        arrived_ms = time.time_ns() / 1e6
+        generation = self._ledger.take(partition, [message.offset() or 0 for message in messages])
+        jobs = []
+        for message in messages:
+            origin = Origin(self._topic, partition, message.offset() or 0, message.timestamp()[1])
+            try:
+                call = parse_call(message.value(), message.headers(), origin, self._settings.namespace)
+            except MalformedCall as error:
+                self._reject(message, origin, generation, error)
+            else:
+                jobs.append(Job(call, partition, generation, origin.offset, arrived_ms))
+        return jobs
+
+    def _take(self, event: SourceEvent[list[Job]]) -> None:
+        if isinstance(event, Batch):
+            for job in event.content:
+                self._dispatch(job)
+            with self._lock:
+                self._owed += 1
+            self._give_slots_back()
+        elif isinstance(event, Assigned):
+            self._ledger.assign(event.partitions)
+            self._changed()
+        elif isinstance(event, Revoked):
+            self._let_go(event)
+
+    def _dispatch(self, job: Job) -> None:
+        with self._lock:
+            known = self._recent.get(job.call.id)
+            if known is None:
+                same = self._same.setdefault(job.call.id, [])
+                same.append(job)
+                if len(same) > 1:
+                    return  # answered together with the first
+        if known is None:
+            self._executor.put(job)
+        elif self._ledger.start(job.partition, job.generation):
+            self._reply(job, known)
+
+    def _let_go(self, event: Revoked) -> None:
+        if not event.lost:
+            if not self._ledger.leave(event.partitions, _HANDOVER_S):
+                log.warning("partitions go while a call of theirs runs; it will be done again", who=event.partitions)
+            self._producer.flush(_HANDOVER_S)
+            self._source.commit(self._ledger.committable(), wait=True)
+        self._ledger.drop(event.partitions)
+        event.done.set()
+        self._changed()
+
+    # On whichever thread runs or ends a call
+
+    def _start(self, job: Job) -> bool:
+        if self._ledger.start(job.partition, job.generation):
+            return True
+        # Its partition has gone, and the call with it; a duplicate that is still ours takes its place.
+        with self._lock:
+            others = [one for one in self._same.pop(job.call.id, []) if one is not job]
+        for other in others:
+            self._dispatch(other)
+        return False
+
+    def _answer(self, job: Job, value: bytes) -> None:
+        with self._lock:
+            self._recent.put(job.call.id, value)
+            others = [one for one in self._same.pop(job.call.id, []) if one is not job]
+        self._reply(job, value)
+        for other in others:
+            if self._ledger.start(other.partition, other.generation):
+                self._reply(other, value)
+
+    def _reply(self, job: Job, value: bytes) -> None:
+        if not self._ledger.holds(job.partition, job.generation):
+            return  # whoever holds the partition now answers
+
+        def delivered(error: KafkaError | None, _message: Message) -> None:
+            if error is None:
+                self._finish(job)
+            elif is_refused(error):
+                self._undeliverable(job, delivery_error(job.call.address.topic, error))
+            else:
+                self._fail(delivery_error(job.call.address.topic, error))
+
+        send_reply(self._producer, job.call.address, job.call.traceparent, (job.call.id, value), delivered)
+
+    def _undeliverable(self, job: Job, error: EasyRemoteError) -> None:
+        log.warning("a reply has nowhere to go; the call becomes a dead letter", call=job.call.id, error=str(error))
+        dead_letter(
+            self._producer,
+            self._settings.namespace,
+            (job.call.id, encode_reply(job.call), job.call.headers()),
+            RecordRef(self._topic, job.partition, job.offset),
+            error,
+            lambda failure, _message: self._fail(delivery_error("dead letters", failure))
+            if failure is not None
+            else self._finish(job),
+        )
+
+    def _reject(self, message: Message, origin: Origin, generation: int, error: MalformedCall) -> None:
+        def finished(failure: KafkaError | None, _message: Message) -> None:
+            if failure is not None:
+                self._fail(delivery_error("dead letters", failure))
+            self._ledger.finish(origin.partition, generation, origin.offset, ran=False)
+
+        reply = error_reply(error, call_id=error.call_id, function=error.function, node_id=self._settings.node_id)
+        if error.address is not None:
+            send_reply(self._producer, error.address, None, (error.call_id, encode_reply(reply)), _log_undelivered)
+        dead_letter(
+            self._producer,
+            self._settings.namespace,
+            (message.key(), message.value(), message.headers() or ()),
+            RecordRef(origin.topic, origin.partition, origin.offset),
+            error,
+            finished,
+        )
+
+    def _finish(self, job: Job) -> None:
+        self._ledger.finish(job.partition, job.generation, job.offset, ran=True)
+        self._give_slots_back()
+
+    def _give_slots_back(self) -> None:
+        if not self._owed or self._ledger.pending > _MAX_PENDING:
+            return
+        with self._lock:
+            owed, self._owed = self._owed, 0
+        for _ in range(owed):
+            self._source.finished()
+
+    def _fail(self, error: Exception) -> None:
+        log.error("the node cannot go on; what it has not answered will be done after a restart", error=str(error))
+        self.loop.call_soon_threadsafe(asyncio.ensure_future, self.crash(error))
+
+
+def _log_undelivered(error: KafkaError | None, message: Message) -> None:
+    if error is not None:
+        log.warning("an error reply has nowhere to go", topic=message.topic(), error=str(error))

@@ -1,0 +1,144 @@
+"""All settings, each from an environment variable `EASYREMOTE_<NAME>` or its default here."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from easyremote.errors import ConfigError
+
+__all__ = ["ROLES", "Role", "Settings", "load_settings", "user_data_dir"]
+
+Role = Literal["router", "streams", "inference", "edge"]
+ROLES: tuple[Role, ...] = ("router", "streams", "inference", "edge")
+
+
+def user_data_dir() -> Path:
+    """Return where this user's programs keep data, by the XDG base directory specification."""
+    base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(base) / "easyremote"
+
+
+class Settings(BaseSettings):
+    """Settings of one process; see `docs/settings.md` for the operator's view.
+
+    Every field is read from `EASYREMOTE_<FIELD>` in capitals.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="EASYREMOTE_", extra="forbid", frozen=True)
+
+    kafka: str | None = Field(None, description="host:port,... of a Kafka; unset: the embedded broker")
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
+    kafka_sasl_username: str | None = None
+    kafka_sasl_password: SecretStr | None = None
+    kafka_ssl_cafile: Path | None = Field(None, description="PEM file of the authorities to trust")
+    kafka_ssl_certfile: Path | None = Field(None, description="PEM file of this client's certificate")
+    kafka_ssl_keyfile: Path | None = Field(None, description="PEM file of this client's key")
+    kafka_ssl_key_password: SecretStr | None = None
+
+    namespace: str = Field(
+        "", pattern=r"^[A-Za-z0-9._-]*$", description="prefix of every topic and group, for systems sharing a Kafka"
+    )
+    replication_factor: int = Field(1, ge=1, le=32767, description="of the topics that are created")
+    data_dir: Path = Field(default_factory=user_data_dir, description="broker data, caches")
+
+    roles: Annotated[tuple[Role, ...], NoDecode] = ROLES
+    node_id: str = Field(default_factory=lambda: f"{socket.gethostname()}-{os.getpid()}", min_length=1)
+    node_type: Literal["nlp", "vision", "general"] = "general"
+    models: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="models of one's own instead of the type's, as module:Class, comma separated"
+    )
+    functions: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="modules whose registered functions the node serves, comma separated"
+    )
+    pool: str | None = Field(
+        None, pattern=r"^[A-Za-z0-9_-]+$", description="the node's inference.<pool>; unset: its type"
+    )
+    sentiment_model: str | None = Field(None, description="path or hub name of sentiment weights of one's own")
+    image_model: str | None = Field(None, description="path of image classifier weights of one's own (ResNet-50)")
+    offline: bool = Field(True, description="never ask a model hub over the network")
+
+    max_payload_bytes: int = Field(1_000_000, ge=1_024, description="largest request or result, bytes")
+    heartbeat_ms: int = Field(500, ge=50, description="between a node's heartbeats")
+    node_timeout_ms: int = Field(2_000, ge=200, description="a node is dead when its last heartbeat is older")
+    group_session_ms: int = Field(1_500, ge=1_000, description="session of the consumer groups (KIP-848)")
+    group_heartbeat_ms: int = Field(200, ge=100, description="heartbeat of the consumer groups (KIP-848)")
+
+    window_s: float = Field(10.0, gt=0, description="length of the default tumbling window, s")
+    lateness_s: float = Field(60.0, ge=0, description="how late a reading may be, s of event time")
+    z_threshold: float = Field(4.0, gt=0, description="|z| from which a reading is an anomaly")
+    commit_interval_ms: int = Field(100, ge=1, description="between the streams' transactions")
+
+    device_id: str = Field("edge_001", min_length=1)
+    device_location: str = "Beijing"
+    sensor_interval_s: float = Field(10.0, gt=0, description="between two readings of an edge device's sensors, s")
+
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    worker_port: int = Field(0, ge=0, le=65535, description="of the Faust web server of the worker, on loopback; 0: none")
+
+    @field_validator("roles", "models", "functions", mode="before")
+    @classmethod
+    def _split_commas(cls, value: Any) -> Any:  # Any: pydantic hands over whatever the user wrote
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @property
+    def pool_name(self) -> str:
+        """The pool that this node serves."""
+        return self.pool or self.node_type
+
+    @property
+    def broker_state_file(self) -> Path:
+        """Where the embedded broker says how to reach it."""
+        return self.data_dir / "broker" / "state.json"
+
+    def bootstrap_servers(self) -> str:
+        """Return `host:port,...` of the configured or of the running embedded Kafka.
+
+        Raises
+        ------
+        ConfigError
+            If neither is known.
+        """
+        if self.kafka:
+            return self.kafka
+        try:
+            state = json.loads(self.broker_state_file.read_text())
+            return str(state["bootstrap_servers"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ConfigError(
+                "no Kafka is known: set EASYREMOTE_KAFKA=host:port, or start the embedded broker with "
+                "'easyremote broker start' (or everything with 'easyremote up')"
+            ) from error
+
+
+def _explain(error: ValidationError) -> str:
+    lines = []
+    for item in error.errors():
+        name = "EASYREMOTE_" + "_".join(str(part) for part in item["loc"][:1]).upper()
+        lines.append(f"{name}={item['input']!r}: {item['msg']}")
+    return "; ".join(lines)
+
+
+@lru_cache(maxsize=1)
+def load_settings() -> Settings:
+    """Return this process's settings, read from the environment once.
+
+    Raises
+    ------
+    ConfigError
+        If a variable has a value that it cannot take; the message names it.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        raise ConfigError(_explain(error)) from error

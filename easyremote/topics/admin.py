@@ -1,0 +1,156 @@
+"""Topics and groups are made and checked here, before anything reads or writes them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    ConfigSource,
+    NewTopic,
+    ResourceType,
+)
+
+from easyremote.errors import BrokerUnavailable, TopicError
+from easyremote.topics.catalog import TopicDeclaration
+from easyremote.topics.connection import confluent_config
+
+if TYPE_CHECKING:
+    from easyremote.settings import Settings
+
+__all__ = ["TopicAdmin", "answers"]
+
+_TIMEOUT_S = 15.0
+
+
+class TopicAdmin:
+    """Creates what is declared and names what differs.
+
+    Parameters
+    ----------
+    settings : Settings
+        Where the broker is, the namespace and the replication factor.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._client = AdminClient(confluent_config(settings))
+
+    def ensure(self, declared: Iterable[TopicDeclaration]) -> list[str]:
+        """Create the declared topics that are missing and check the others.
+
+        Returns
+        -------
+        list of str
+            Names of the topics that were created.
+
+        Raises
+        ------
+        TopicError
+            If a topic differs from its declaration; every difference is named.
+        BrokerUnavailable
+            If no broker answers within 15 s.
+        """
+        wanted = {self._settings.namespace + topic.name: topic for topic in declared}
+        existing = self.partitions()
+        created = self._create({name: topic for name, topic in wanted.items() if name not in existing})
+        self._check({name: topic for name, topic in wanted.items() if name in existing}, existing)
+        return created
+
+    def partitions(self) -> dict[str, int]:
+        """Return the number of partitions of every topic of the broker."""
+        try:
+            metadata = self._client.list_topics(timeout=_TIMEOUT_S)
+        except KafkaException as error:
+            raise BrokerUnavailable(
+                f"no Kafka answers at {self._settings.bootstrap_servers()} within {_TIMEOUT_S:g} s ({error}): "
+                "is it running? EASYREMOTE_KAFKA says where it is"
+            ) from error
+        return {name: len(topic.partitions) for name, topic in metadata.topics.items()}
+
+    def set_group_session(self, group: str) -> None:
+        """Give a group the session and heartbeat of the settings, so that a dead member is replaced fast.
+
+        With the new consumer protocol (KIP-848) these belong to the group, not to the client.
+        """
+        resource = ConfigResource(ResourceType.GROUP, group)
+        for name, value_ms in (
+            ("consumer.session.timeout.ms", self._settings.group_session_ms),
+            ("consumer.heartbeat.interval.ms", self._settings.group_heartbeat_ms),
+        ):
+            resource.add_incremental_config(
+                ConfigEntry(name, str(value_ms), incremental_operation=AlterConfigOpType.SET)
+            )
+        future = self._client.incremental_alter_configs([resource])[resource]
+        try:
+            future.result(timeout=_TIMEOUT_S)
+        except KafkaException as error:
+            raise TopicError(
+                f"group {group} cannot have a session of {self._settings.group_session_ms} ms ({error}): "
+                "the broker needs group.consumer.min.session.timeout.ms and "
+                "group.consumer.min.heartbeat.interval.ms at or below the settings"
+            ) from error
+
+    async def ensure_async(self, declared: Iterable[TopicDeclaration]) -> list[str]:
+        """Do as `ensure` does, off the event loop."""
+        return await asyncio.to_thread(self.ensure, list(declared))
+
+    def _create(self, missing: dict[str, TopicDeclaration]) -> list[str]:
+        if not missing:
+            return []
+        new = [
+            NewTopic(
+                name,
+                num_partitions=topic.partitions,
+                replication_factor=self._settings.replication_factor,
+                config=topic.config(),
+            )
+            for name, topic in missing.items()
+        ]
+        created = []
+        for name, future in self._client.create_topics(new, operation_timeout=_TIMEOUT_S).items():
+            try:
+                future.result()
+                created.append(name)
+            except KafkaException as error:
+                # Another process that starts at the same moment has made it: that is what was wanted.
+                if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                    raise TopicError(f"topic {name} cannot be created: {error}") from error
+        return created
+
+    def _check(self, declared: dict[str, TopicDeclaration], partitions: dict[str, int]) -> None:
+        differences = []
+        resources = [ConfigResource(ResourceType.TOPIC, name) for name in declared]
+        futures: dict[ConfigResource, Any] = self._client.describe_configs(resources) if resources else {}
+        for resource, future in futures.items():
+            name = resource.name
+            topic = declared[name]
+            if partitions[name] != topic.partitions:
+                differences.append(f"{name}: partitions {partitions[name]}, declared {topic.partitions}")
+            actual = future.result(timeout=_TIMEOUT_S)
+            for key, value in topic.config().items():
+                entry = actual[key]
+                if entry.value != value:
+                    origin = "" if entry.source == ConfigSource.DYNAMIC_TOPIC_CONFIG.value else " (broker default)"
+                    differences.append(f"{name}: {key}={entry.value}{origin}, declared {value}")
+        if differences:
+            raise TopicError(
+                "topics differ from their declarations: "
+                + "; ".join(differences)
+                + ". Alter them to what is declared, or use another EASYREMOTE_NAMESPACE"
+            )
+
+
+def answers(bootstrap_servers: str, timeout_s: float) -> bool:
+    """Say whether a broker that asks for no credentials answers at an address within `timeout_s`."""
+    client = AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 0})
+    try:
+        return bool(client.list_topics(timeout=timeout_s).brokers)
+    except KafkaException:
+        return False

@@ -1,0 +1,221 @@
+"""Every topic, declared once: who writes it, who reads it, and how the broker keeps it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = [
+    "ALERTS",
+    "AGGREGATES",
+    "DEAD_LETTERS",
+    "LATE",
+    "MALFORMED_READINGS",
+    "NODES",
+    "POOLS",
+    "READINGS",
+    "REPLIES",
+    "REQUESTS",
+    "RETRIES",
+    "STREAMS_CHANGELOG",
+    "TopicDeclaration",
+    "declarations",
+    "inference_topic",
+]
+
+REQUESTS = "requests"
+REPLIES = "replies"
+DEAD_LETTERS = "requests.dlq"
+RETRIES = {1_000: "requests.retry.1s", 10_000: "requests.retry.10s", 60_000: "requests.retry.60s"}
+"""The delay topics by their delay, ms."""
+NODES = "nodes"
+READINGS = "readings"
+LATE = "readings.late"
+MALFORMED_READINGS = "readings.dlq"
+AGGREGATES = "aggregates"
+ALERTS = "alerts"
+STREAMS_CHANGELOG = "streams.changelog"
+POOLS = ("nlp", "vision", "general")
+"""The pools that always exist; a node of another pool declares its own."""
+
+_HOUR_MS = 3_600_000
+_DAY_MS = 24 * _HOUR_MS
+
+
+@dataclass(frozen=True, kw_only=True)
+class TopicDeclaration:
+    """How one topic must be.
+
+    Parameters
+    ----------
+    partitions : int
+        Number of partitions, fixed for the topic's life: keys must not move.
+    cleanup : {"delete", "compact"}
+        Whether old records go by age, or all but the last of a key.
+    retention_ms : int
+        Age at which records go, ms; -1 keeps them.
+    timestamp_type : {"CreateTime", "LogAppendTime"}
+        `LogAppendTime` where records carry an event time in their value: with the other one the broker's
+        retention would delete replayed history as it arrives.
+    key, value : str
+        What the key and the value hold.
+    written_by, read_by : str
+        Who produces to it and who consumes it.
+    max_message_bytes : int
+        Largest batch of records that the broker takes, bytes.
+    """
+
+    name: str
+    partitions: int
+    cleanup: Literal["delete", "compact"] = "delete"
+    retention_ms: int = 7 * _DAY_MS
+    timestamp_type: Literal["CreateTime", "LogAppendTime"] = "CreateTime"
+    key: str
+    value: str
+    written_by: str
+    read_by: str
+    max_message_bytes: int = 2 * 1024 * 1024
+
+    def config(self) -> dict[str, str]:
+        """Return the topic's settings as the broker names them."""
+        config = {
+            "cleanup.policy": self.cleanup,
+            "retention.ms": str(self.retention_ms),
+            "message.timestamp.type": self.timestamp_type,
+            "max.message.bytes": str(self.max_message_bytes),
+        }
+        if self.cleanup == "compact":
+            config["min.cleanable.dirty.ratio"] = "0.1"
+            config["segment.ms"] = str(_HOUR_MS)
+        return config
+
+
+def inference_topic(pool: str) -> str:
+    """Return the topic of a pool's work.
+
+    Examples
+    --------
+    >>> inference_topic("vision")
+    'inference.vision'
+    """
+    return f"inference.{pool}"
+
+
+def _pool(name: str) -> TopicDeclaration:
+    return TopicDeclaration(
+        name=inference_topic(name),
+        partitions=8,
+        retention_ms=_DAY_MS,
+        key="none: the partition is the choice of a node",
+        value="Request",
+        written_by="router, direct clients",
+        read_by=f"nodes of pool {name}",
+    )
+
+
+def _retry(delay_ms: int, name: str) -> TopicDeclaration:
+    return TopicDeclaration(
+        name=name,
+        partitions=2,
+        timestamp_type="LogAppendTime",
+        retention_ms=_DAY_MS,
+        key="call id",
+        value="Request",
+        written_by="router, nodes",
+        read_by=f"retries agent, {delay_ms / 1000:g} s after it was written",
+    )
+
+
+def declarations(*pools: str) -> list[TopicDeclaration]:
+    """Return the declarations of all topics.
+
+    Parameters
+    ----------
+    *pools : str
+        Pools beside the ones that always exist.
+    """
+    readings_kind = {"partitions": 4, "timestamp_type": "LogAppendTime", "key": "device id"}
+    return [
+        TopicDeclaration(
+            name=REQUESTS, partitions=4, key="call id", value="Request", written_by="anyone", read_by="router"
+        ),
+        *(_retry(delay_ms, name) for delay_ms, name in RETRIES.items()),
+        TopicDeclaration(
+            name=DEAD_LETTERS,
+            partitions=1,
+            retention_ms=30 * _DAY_MS,
+            key="as it came",
+            value="as it came, byte for byte",
+            written_by="router, nodes",
+            read_by="whoever is on call",
+        ),
+        *(_pool(name) for name in dict.fromkeys((*POOLS, *pools))),
+        TopicDeclaration(
+            name=REPLIES,
+            partitions=16,
+            retention_ms=_HOUR_MS,
+            key="call id",
+            value="Reply",
+            written_by="nodes, router",
+            read_by="each client its own partition",
+        ),
+        TopicDeclaration(
+            name=NODES,
+            partitions=1,
+            timestamp_type="LogAppendTime",
+            cleanup="compact",
+            retention_ms=-1,
+            key="node id",
+            value="Heartbeat",
+            written_by="workers",
+            read_by="router, direct clients, status",
+        ),
+        TopicDeclaration(
+            name=READINGS,
+            value="Reading",
+            written_by="devices, anyone",
+            read_by="streams",
+            **readings_kind,  # type: ignore[arg-type]  # mypy joins the values' types
+        ),
+        TopicDeclaration(
+            name=LATE,
+            value="LateReading",
+            written_by="streams",
+            read_by="data engineers",
+            **readings_kind,  # type: ignore[arg-type]
+        ),
+        TopicDeclaration(
+            name=MALFORMED_READINGS,
+            partitions=1,
+            retention_ms=30 * _DAY_MS,
+            key="as it came",
+            value="as it came, byte for byte",
+            written_by="streams",
+            read_by="whoever is on call",
+        ),
+        TopicDeclaration(
+            name=AGGREGATES,
+            value="Aggregate",
+            written_by="streams",
+            read_by="anyone",
+            **readings_kind,  # type: ignore[arg-type]
+        ),
+        TopicDeclaration(
+            name=ALERTS,
+            value="Alert",
+            written_by="streams",
+            read_by="whoever is on call",
+            **readings_kind,  # type: ignore[arg-type]
+        ),
+        TopicDeclaration(
+            name=STREAMS_CHANGELOG,
+            partitions=4,
+            cleanup="compact",
+            retention_ms=-1,
+            timestamp_type="LogAppendTime",
+            key="page of the state",
+            value="page, binary",
+            written_by="streams",
+            read_by="streams, when they take a partition over",
+        ),
+    ]

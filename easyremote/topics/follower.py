@@ -1,0 +1,164 @@
+"""Reads partitions without a group: a client's replies, the nodes' heartbeats, the alerts on somebody's screen."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Literal
+
+import structlog
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from easyremote.clock import monotonic_s
+from easyremote.errors import BrokerUnavailable, TopicError
+from easyremote.topics.connection import confluent_config
+
+if TYPE_CHECKING:
+    from easyremote.settings import Settings
+
+__all__ = ["Follower"]
+
+log = structlog.get_logger(__name__)
+
+_POLL_S = 0.2
+_METADATA_S = 10.0
+_RETRY_S = 0.05
+_NOT_YET = (
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001  # librdkafka's own codes begin so
+)
+
+
+class Follower:
+    """Hands every record of some partitions to a receiver, from a place on; it belongs to no group.
+
+    It is positioned before the constructor returns, so nothing written after that is missed.
+
+    Parameters
+    ----------
+    settings : Settings
+        Where the broker is.
+    topic : str
+        Full name of the topic.
+    receive : callable
+        Takes the messages that came together; runs on the follower's thread.
+    start : {"beginning", "end"}
+        Where to start in each partition.
+    partitions : sequence of int, optional
+        Which ones; all if unset.
+
+    Raises
+    ------
+    BrokerUnavailable
+        If no broker answers within 10 s.
+    TopicError
+        If the topic does not exist.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        topic: str,
+        receive: Callable[[Sequence[Message]], None],
+        *,
+        start: Literal["beginning", "end"],
+        partitions: Sequence[int] | None = None,
+    ) -> None:
+        self.topic = topic
+        self._receive = receive
+        self._stopping = threading.Event()
+        self._caught_up = threading.Event()
+        self._consumer = Consumer(
+            confluent_config(settings)
+            | {
+                "group.id": f"{settings.node_id}-follower",  # asked for by the client, never joined
+                "enable.auto.commit": False,
+                # The end of a partition is told as an event: compaction and transactions leave holes before it.
+                "enable.partition.eof": start == "beginning",
+                "fetch.min.bytes": 1,
+                "fetch.queue.backoff.ms": 2,
+                "auto.offset.reset": "earliest",
+            }
+        )
+        try:
+            places = self._places(start, partitions)
+        except KafkaException as error:
+            self._consumer.close()
+            raise BrokerUnavailable(f"{topic} cannot be read: no Kafka answers ({error})") from error
+        self._behind = set(places) if start == "beginning" else set()
+        if not self._behind:
+            self._caught_up.set()
+        self._consumer.assign([TopicPartition(topic, number, place) for number, place in places.items()])
+        self._thread = threading.Thread(target=self._run, name=f"follower {topic}", daemon=True)
+        self._thread.start()
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether all that stood in the partitions at the start has been received."""
+        return self._caught_up.is_set()
+
+    def wait_caught_up(self, timeout_s: float) -> bool:
+        """Wait until all that stood in the partitions at the start has been received; say whether it was."""
+        return self._caught_up.wait(timeout_s)
+
+    def close(self) -> None:
+        """Stop reading; after this the receiver is not called any more."""
+        self._stopping.set()
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    def _places(self, start: str, partitions: Sequence[int] | None) -> dict[int, int]:
+        known = self._consumer.list_topics(self.topic, timeout=_METADATA_S).topics[self.topic]
+        if known.error is not None or not known.partitions:
+            self._consumer.close()
+            raise TopicError(
+                f"topic {self.topic} does not exist: start a worker, which creates the topics ('easyremote up')"
+            )
+        numbers = sorted(known.partitions) if partitions is None else partitions
+        return {number: OFFSET_BEGINNING if start == "beginning" else self._end_offset(number) for number in numbers}
+
+    def _end_offset(self, number: int) -> int:
+        deadline = monotonic_s() + _METADATA_S
+        while True:
+            try:
+                marks = self._consumer.get_watermark_offsets(TopicPartition(self.topic, number), timeout=_METADATA_S)
+            except KafkaException as error:
+                # The leader of a topic that was just made is not known everywhere at once.
+                if not error.args[0].retriable() and error.args[0].code() not in _NOT_YET:
+                    raise
+                if monotonic_s() > deadline:
+                    raise
+                self._stopping.wait(_RETRY_S)
+            else:
+                if marks is None:
+                    raise BrokerUnavailable(f"{self.topic}[{number}] did not answer within {_METADATA_S:g} s")
+                return marks[1]
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping.is_set():
+                first = self._consumer.poll(_POLL_S)
+                messages = [] if first is None else [first, *self._consumer.consume(1_000, 0)]
+                good = [message for message in messages if self._is_record(message)]
+                if good:
+                    self._receive(good)
+                if not self._behind:
+                    self._caught_up.set()
+        except Exception:  # the end of the thread: it must not go unheard
+            log.exception("follower failed", topic=self.topic)
+        finally:
+            self._consumer.close()
+
+    def _is_record(self, message: Message) -> bool:
+        error = message.error()
+        if error is None:
+            return True
+        if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001  # librdkafka's own codes begin so
+            self._behind.discard(message.partition() or 0)
+            return False
+        if error.code() in (KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT):  # noqa: SLF001
+            log.warning("the broker cannot be reached just now; trying on", topic=self.topic)
+            return False
+        log.warning("the broker refused a read", topic=self.topic, error=str(error))
+        return False

@@ -1,0 +1,201 @@
+"""The values of the records that travel, as JSON by msgspec; `wire.py` adds what travels in their headers."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import msgspec
+from msgspec import UNSET, Raw, Struct, UnsetType
+
+__all__ = [
+    "Aggregate",
+    "Alert",
+    "ErrorBody",
+    "Heartbeat",
+    "LateReading",
+    "ModelState",
+    "Reading",
+    "RecordRef",
+    "Reply",
+    "Request",
+    "TimingsMs",
+    "decode_heartbeat",
+    "decode_reply",
+    "decode_request",
+    "encode",
+]
+
+Priority = Literal["high", "normal", "low"]
+Strategy = Literal["round_robin", "least_connections", "resource_aware", "model_affinity", "least_wait"]
+
+
+class Request(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Value of a record on `requests`; only `function` is required.
+
+    Arguments stay raw JSON until the function that takes them is known, so a router never decodes a picture.
+    """
+
+    function: str
+    args: list[Raw] = []
+    kwargs: dict[str, Raw] = {}
+    id: str | None = None
+    reply_to: str | None = None
+    target: str | None = None
+    affinity_key: str | None = None
+    strategy: Strategy | None = None
+    model: str | None = None
+    priority: Priority = "normal"
+    deadline_ms: int | None = None
+    timeout_s: float | None = None
+    stream: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.function:
+            raise ValueError("`function` is empty")
+        if self.timeout_s is not None and not (math.isfinite(self.timeout_s) and self.timeout_s >= 0):
+            raise ValueError(f"`timeout_s` is {self.timeout_s} s, not a time of 0 s or more")
+
+
+class ErrorBody(Struct, frozen=True):
+    """What went wrong: the error's class, what it says, whether a second try can help."""
+
+    type: str
+    message: str
+    retriable: bool = False
+
+
+class TimingsMs(Struct, frozen=True):
+    """Where a call's time went, ms: in `requests`, in the router, before the function ran, in it, altogether."""
+
+    queued: float
+    routed: float
+    waited: float
+    executed: float
+    total: float
+
+
+class Reply(Struct, frozen=True, kw_only=True):
+    """Value of a record on a reply topic; has `result` if `status` is `ok`, `error` if it is `error`."""
+
+    id: str
+    function: str | None
+    status: Literal["ok", "error"]
+    result: Any = UNSET  # Any: whatever the function returned, as JSON
+    error: ErrorBody | UnsetType = UNSET
+    node_id: str
+    model: str | None
+    model_version: str | None
+    attempts: int
+    timings_ms: TimingsMs
+
+
+class ModelState(Struct, frozen=True):
+    """A model that a node holds, and which version of it."""
+
+    name: str
+    version: str
+    loaded: bool
+
+
+class Heartbeat(Struct, frozen=True, kw_only=True):
+    """Value of a record on `nodes`, keyed by `node_id`: what a worker is doing right now.
+
+    A record without a value (a tombstone) says that the node left.
+    """
+
+    node_id: str
+    sent_ms: int
+    roles: list[str]
+    ready: list[str]
+    """The roles that are up; the worker is ready when these are all its roles."""
+    node_type: str | None = None
+    pool: str | None = None
+    partitions: list[int] = []
+    """The partitions of `inference.<pool>` that this node holds."""
+    functions: list[str] = []
+    models: list[ModelState] = []
+    in_flight: int = 0
+    total_requests: int = 0
+    failed_requests: int = 0
+    mean_response_s: float = 0.0
+    cost_ms: dict[str, float] = {}
+    """Learned ms per item, by function."""
+    cpu_percent: float = 0.0
+    memory_percent: float = 0.0
+
+
+class Reading(Struct, frozen=True, kw_only=True):
+    """Value of a record on `readings`: one measurement of one metric of one device, at its event time."""
+
+    device_id: str
+    metric: str
+    value: float
+    timestamp_ms: int
+
+
+class RecordRef(Struct, frozen=True):
+    """The place of a record in Kafka."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
+class Aggregate(Struct, frozen=True, kw_only=True):
+    """Value of a record on `aggregates`: a window `[window_start, window_end)` (ms, UTC) of one series.
+
+    `variance` is the population's, in the square of the value's unit.
+    """
+
+    device_id: str
+    metric: str
+    window_start: int
+    window_end: int
+    count: int
+    sum: float
+    average: float
+    min: float
+    max: float
+    variance: float
+    revision: int = 0
+    final: bool = True
+
+
+class LateReading(Struct, frozen=True, kw_only=True):
+    """Value of a record on `readings.late`: a reading that its window no longer took, or not yet."""
+
+    device_id: str
+    metric: str
+    value: float
+    timestamp_ms: int
+    window_start: int
+    window_end: int
+    lateness_ms: int
+    """How far behind the watermark (`late`) or ahead of the wall clock (`future`) it was, ms."""
+    reason: Literal["late", "future"]
+    source: RecordRef
+
+
+class Alert(Struct, frozen=True, kw_only=True):
+    """Value of a record on `alerts`: what is wrong, where, how far off, from which records."""
+
+    id: str
+    kind: str
+    device_id: str
+    metric: str
+    timestamp_ms: int
+    value: float
+    expected: float
+    std_dev: float
+    score: float
+    threshold: float
+    message: str
+    records: list[RecordRef]
+
+
+_encoder = msgspec.json.Encoder()
+encode = _encoder.encode
+decode_request = msgspec.json.Decoder(Request).decode
+decode_reply = msgspec.json.Decoder(Reply).decode
+decode_heartbeat = msgspec.json.Decoder(Heartbeat).decode

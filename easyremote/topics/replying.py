@@ -1,0 +1,126 @@
+"""How a call ends: as a reply to its caller, or as a dead letter that keeps everything about it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+
+from easyremote.errors import EasyRemoteError
+from easyremote.topics.catalog import DEAD_LETTERS
+from easyremote.topics.records import ErrorBody, Reply, TimingsMs
+from easyremote.topics.wire import CORRELATION_ID, TRACEPARENT, Address, Headers
+
+if TYPE_CHECKING:
+    from easyremote.topics.producer import Delivered, RecordProducer
+    from easyremote.topics.records import RecordRef
+
+__all__ = ["NO_TIME", "dead_letter", "encode_reply", "error_body", "error_reply", "reply_headers", "send_reply"]
+
+NO_TIME = TimingsMs(0.0, 0.0, 0.0, 0.0, 0.0)
+
+_DLQ_REASON = "easyremote_reason"
+_DLQ_ERROR = "easyremote_error"
+_DLQ_TOPIC = "easyremote_source_topic"
+_DLQ_PARTITION = "easyremote_source_partition"
+_DLQ_OFFSET = "easyremote_source_offset"
+
+
+def _json_form(value: Any) -> Any:  # Any: this is what the encoder does not know
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    raise TypeError(f"a result of type {type(value).__name__} has no form in JSON: return plain types")
+
+
+encode_reply = msgspec.json.Encoder(enc_hook=_json_form).encode
+
+
+def error_body(error: BaseException) -> ErrorBody:
+    """Return what a reply says of an exception."""
+    retriable = error.retriable if isinstance(error, EasyRemoteError) else False
+    kind = getattr(error, "type", None)
+    return ErrorBody(kind if isinstance(kind, str) else type(error).__name__, str(error) or repr(error), retriable)
+
+
+def error_reply(  # noqa: PLR0913  # each is a field of the reply
+    error: Exception,
+    *,
+    call_id: str,
+    function: str | None,
+    node_id: str,
+    attempts: int = 1,
+    timings_ms: TimingsMs = NO_TIME,
+) -> Reply:
+    """Return the reply that says why a call has no result."""
+    return Reply(
+        id=call_id,
+        function=function,
+        status="error",
+        error=error_body(error),
+        node_id=node_id,
+        model=None,
+        model_version=None,
+        attempts=attempts,
+        timings_ms=timings_ms,
+    )
+
+
+def reply_headers(correlation_id: bytes | None, traceparent: bytes | None) -> list[tuple[str, bytes]]:
+    """Return a reply's headers: the correlation id byte for byte as it came, and the trace."""
+    headers = []
+    if correlation_id is not None:
+        headers.append((CORRELATION_ID, correlation_id))
+    if traceparent is not None:
+        headers.append((TRACEPARENT, traceparent))
+    return headers
+
+
+def send_reply(
+    producer: RecordProducer,
+    address: Address,
+    traceparent: bytes | None,
+    reply: tuple[str, bytes],
+    on_delivery: Delivered,
+) -> None:
+    """Send an encoded reply, given as (call id, value), to where its caller reads."""
+    call_id, value = reply
+    producer.send(
+        address.topic,
+        value,
+        key=call_id,
+        headers=reply_headers(address.correlation_id, traceparent),
+        partition=address.partition,
+        on_delivery=on_delivery,
+    )
+
+
+def dead_letter(  # noqa: PLR0913  # a record, its place and its reason
+    producer: RecordProducer,
+    namespace: str,
+    record: tuple[bytes | str | None, bytes | None, Headers],
+    origin: RecordRef,
+    error: Exception,
+    on_delivery: Delivered,
+    *,
+    topic: str = DEAD_LETTERS,
+) -> None:
+    """Send a record, given as (key, value, headers), to the dead letters as it came, with why and where from."""
+    key, value, headers = record
+    kept = [(name, content.encode() if isinstance(content, str) else content) for name, content in headers or ()]
+    producer.send(
+        namespace + topic,
+        value,
+        key=key,
+        headers=[
+            *[(name, content) for name, content in kept if content is not None],
+            (_DLQ_REASON, str(error).encode()),
+            (_DLQ_ERROR, type(error).__name__.encode()),
+            (_DLQ_TOPIC, origin.topic.encode()),
+            (_DLQ_PARTITION, b"%d" % origin.partition),
+            (_DLQ_OFFSET, b"%d" % origin.offset),
+        ],
+        on_delivery=on_delivery,
+    )

@@ -1,0 +1,326 @@
+"""The batch source: a thread consumes and decodes, and hands on one event per partition and batch.
+
+This is how everything that comes in volume enters a worker. A Faust agent costs four asyncio tasks a message; here
+it costs them a batch, and a batch of one waits for nothing. `to_loop` passes the events to a function on the event
+loop, such as a channel's `hand_over`; a receiver that has threads of its own takes them on the source's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import structlog
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from mode import Service
+
+from easyremote.clock import monotonic_s
+from easyremote.errors import TopicError
+from easyremote.topics.connection import confluent_config
+
+if TYPE_CHECKING:
+    from easyremote.settings import Settings
+
+__all__ = ["Assigned", "Batch", "BatchSource", "Profile", "Revoked", "SourceEvent", "Tick", "CALLS", "STREAMS", "to_loop"]
+
+log = structlog.get_logger(__name__)
+T = TypeVar("T")
+
+_POLL_S = 0.1
+_PAUSED_POLL_S = 0.005
+_HANDOVER_S = 5.0
+_MAX_PENDING = 8
+
+
+@dataclass(frozen=True)
+class Profile:
+    """How a source consumes.
+
+    Parameters
+    ----------
+    max_records : int
+        Most records of a batch, over all partitions.
+    fill_s : float
+        How long a batch that is not full waits for more after its first record, s.
+    tick_s : float
+        Time between two `Tick` events while something has come since the last, s; 0: none.
+    client : dict
+        librdkafka's settings beyond the common ones.
+    """
+
+    max_records: int
+    fill_s: float
+    tick_s: float
+    client: dict[str, Any]  # Any: librdkafka's settings are strings, numbers and booleans
+
+
+CALLS = Profile(
+    max_records=500,
+    fill_s=0.0,
+    tick_s=0.0,
+    # What is prefetched cannot be balanced again, and the default back-off stalls a second at the limit.
+    client={"fetch.queue.backoff.ms": 2, "queued.min.messages": 1_000, "auto.offset.reset": "earliest"},
+)
+STREAMS = Profile(
+    max_records=5_000,
+    fill_s=0.02,
+    tick_s=0.1,
+    client={
+        "fetch.queue.backoff.ms": 5,
+        "queued.min.messages": 100_000,
+        "isolation.level": "read_committed",
+        "auto.offset.reset": "earliest",
+    },
+)
+
+
+@dataclass(frozen=True)
+class Batch(Generic[T]):
+    """Records of one partition, decoded together; `next_offset` is what to commit when they are done."""
+
+    topic: str
+    partition: int
+    first_offset: int
+    next_offset: int
+    content: T
+
+
+@dataclass(frozen=True)
+class Assigned:
+    """These partitions are this worker's from here on."""
+
+    partitions: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Revoked:
+    """These partitions go to another worker as soon as `done` is set; if `lost`, they have already gone."""
+
+    partitions: tuple[int, ...]
+    lost: bool
+    done: threading.Event = field(default_factory=threading.Event)
+
+
+@dataclass(frozen=True)
+class Tick:
+    """Time has passed: commit what is pending."""
+
+
+SourceEvent = Batch[T] | Assigned | Revoked | Tick
+
+
+def to_loop(loop: asyncio.AbstractEventLoop, receive: Callable[[Any], None]) -> Callable[[SourceEvent[T]], None]:
+    """Return a receiver that passes events to `receive` on an event loop, in their order."""
+
+    def emit(event: SourceEvent[T]) -> None:
+        loop.call_soon_threadsafe(receive, event)
+
+    return emit
+
+
+class BatchSource(Service, Generic[T]):
+    """Consumes one topic in a group and hands batches to a receiver.
+
+    Whoever takes a `Batch` or a `Tick` calls `finished()` when it is done with it: that bounds what is pending, and
+    while the bound is reached the partitions are paused and the thread keeps polling, so the group never evicts it.
+    Whoever takes a `Revoked` sets its `done` when the partitions' work is finished and committed.
+
+    Parameters
+    ----------
+    settings : Settings
+        Where the broker is.
+    topic : str
+        Full name of the topic.
+    group : str
+        Full name of the consumer group.
+    profile : Profile
+        `CALLS` or `STREAMS`.
+    decode : callable
+        `(partition, messages) -> content`; runs on the source's thread.
+    emit : callable
+        Receiver of events, called on the source's thread.
+    """
+
+    abstract = False
+
+    def __init__(  # noqa: PLR0913  # each of them is a different thing that a source must be told
+        self,
+        settings: Settings,
+        topic: str,
+        group: str,
+        profile: Profile,
+        decode: Callable[[int, Sequence[Message]], T],
+        emit: Callable[[SourceEvent[T]], None],
+        **kwargs: Any,  # Any: mode's own options
+    ) -> None:
+        self.topic = topic
+        self.group = group
+        self._profile = profile
+        self._decode = decode
+        self._emit = emit
+        self._slots = threading.Semaphore(_MAX_PENDING)
+        self._stopping = threading.Event()
+        self._joined = asyncio.Event()
+        self.partitions: frozenset[int] = frozenset()
+        self._consumer = Consumer(
+            confluent_config(settings)
+            | {
+                "group.id": group,
+                "group.protocol": "consumer",
+                "enable.auto.commit": False,
+                "enable.auto.offset.store": False,
+                "fetch.min.bytes": 1,
+                "fetch.wait.max.ms": 100,
+            }
+            | profile.client
+        )
+        self._event_loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        super().__init__(**kwargs)
+
+    async def on_start(self) -> None:
+        """Start the thread."""
+        self._event_loop = asyncio.get_running_loop()
+        self._thread = threading.Thread(target=self._run, name=f"source {self.topic}", daemon=True)
+        self._thread.start()
+
+    async def on_stop(self) -> None:
+        """Let the thread leave the group, which hands its partitions over at once."""
+        self._stopping.set()
+        if self._thread is not None:
+            await asyncio.to_thread(self._thread.join, _HANDOVER_S * 2)
+
+    async def joined(self) -> None:
+        """Wait until the group has given this member its first partitions."""
+        await self._joined.wait()
+
+    def finished(self) -> None:
+        """Say that one event has been dealt with."""
+        self._slots.release()
+
+    def commit(self, offsets: dict[int, int], *, wait: bool = False) -> None:
+        """Commit the next offset to read of each partition; a commit that fails only repeats work."""
+        held = {partition: offset for partition, offset in offsets.items() if partition in self.partitions}
+        if not held:
+            return
+        try:
+            if wait:
+                self._consumer.commit(offsets=self.positions(held), asynchronous=False)
+            else:
+                self._consumer.commit(offsets=self.positions(held), asynchronous=True)
+        except KafkaException as error:
+            log.warning("offsets were not committed; their records will be seen again", error=str(error))
+
+    def positions(self, offsets: dict[int, int]) -> list[TopicPartition]:
+        """Return the offsets as the client wants them."""
+        return [TopicPartition(self.topic, partition, offset) for partition, offset in offsets.items()]
+
+    def group_metadata(self) -> Any:
+        """Return what ties a transaction to this member of the group (opaque to everyone but the client)."""
+        return self._consumer.consumer_group_metadata()
+
+    def _run(self) -> None:
+        try:
+            self._consumer.subscribe(
+                [self.topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+            )
+            self._consume()
+        except Exception as error:  # the thread's own end: whatever it was, the worker must hear of it
+            log.exception("source failed", topic=self.topic)
+            if self._event_loop is not None:
+                self._event_loop.call_soon_threadsafe(asyncio.ensure_future, self.crash(error))
+        finally:
+            self._consumer.close()
+
+    def _consume(self) -> None:
+        profile = self._profile
+        ticked = monotonic_s()
+        fresh = False
+        while not self._stopping.is_set():
+            now = monotonic_s()
+            if fresh and profile.tick_s and now - ticked >= profile.tick_s:
+                self._put(Tick())
+                ticked, fresh = now, False
+            wait_s = profile.tick_s if fresh and profile.tick_s else _POLL_S
+            first = self._consumer.poll(wait_s)
+            if first is None:
+                continue
+            messages = [first, *self._consumer.consume(profile.max_records - 1, profile.fill_s)]
+            for partition, group in self._by_partition(messages).items():
+                first_offset, last_offset = group[0].offset(), group[-1].offset()
+                if first_offset is None or last_offset is None:
+                    raise TopicError(f"{self.topic}[{partition}]: a record without an offset")
+                content = self._decode(partition, group)
+                self._put(Batch(self.topic, partition, first_offset, last_offset + 1, content))
+            fresh = True
+
+    def _by_partition(self, messages: Sequence[Message]) -> dict[int, list[Message]]:
+        groups: dict[int, list[Message]] = {}
+        for message in messages:
+            error = message.error()
+            if error is not None:
+                self._on_error(error)
+                continue
+            partition = message.partition()
+            if partition is not None and partition in self.partitions:
+                groups.setdefault(partition, []).append(message)
+        return groups
+
+    def _on_error(self, error: KafkaError) -> None:
+        if error.fatal():
+            raise KafkaException(error)
+        if error.code() in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.TOPIC_AUTHORIZATION_FAILED):
+            raise TopicError(f"{self.topic} cannot be read: {error}")
+        if error.code() != KafkaError._PARTITION_EOF:  # noqa: SLF001  # librdkafka's own codes begin so
+            log.warning("the broker cannot be read just now; trying on", topic=self.topic, error=str(error))
+
+    def _put(self, event: SourceEvent[T]) -> None:
+        if not self._slots.acquire(blocking=False):
+            self._wait_for_slot()
+        self._emit(event)
+
+    def _wait_for_slot(self) -> None:
+        # Polling while paused keeps the membership; records cannot come, so none can be lost here.
+        held = self._consumer.assignment()
+        self._consumer.pause(held)
+        while not self._slots.acquire(timeout=_PAUSED_POLL_S):
+            if self._stopping.is_set():
+                return
+            message = self._consumer.poll(0)
+            error = None if message is None else message.error()
+            if error is not None:
+                self._on_error(error)
+            elif message is not None and message.partition() in self.partitions:
+                # It was under way when its partition was given to us; it must be read again in order.
+                self._consumer.seek(TopicPartition(self.topic, message.partition() or 0, message.offset() or 0))
+        self._consumer.resume([held_one for held_one in held if held_one.partition in self.partitions])
+
+    def _on_assign(self, consumer: Consumer, given: list[TopicPartition]) -> None:
+        consumer.incremental_assign(given)
+        partitions = tuple(one.partition for one in given)
+        self.partitions |= set(partitions)
+        log.info("partitions assigned", topic=self.topic, partitions=partitions)
+        self._emit(Assigned(partitions))
+        if self._event_loop is not None:
+            self._event_loop.call_soon_threadsafe(self._joined.set)
+
+    def _on_revoke(self, consumer: Consumer, taken: list[TopicPartition]) -> None:
+        partitions = tuple(one.partition for one in taken)
+        log.info("partitions revoked", topic=self.topic, partitions=partitions)
+        event = Revoked(partitions, lost=False)
+        self._emit(event)
+        # The next owner starts at what is committed, so what is pending is finished and committed first.
+        if not event.done.wait(_HANDOVER_S):
+            log.warning("handing partitions over with work pending; it will be done again", partitions=partitions)
+        self.partitions -= set(partitions)
+        consumer.incremental_unassign(taken)
+
+    def _on_lost(self, consumer: Consumer, taken: list[TopicPartition]) -> None:
+        partitions = tuple(one.partition for one in taken)
+        log.warning("partitions lost: the group went on without this member", partitions=partitions)
+        self.partitions -= set(partitions)
+        self._emit(Revoked(partitions, lost=True))
+        consumer.incremental_unassign(taken)

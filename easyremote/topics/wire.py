@@ -1,0 +1,285 @@
+"""A call as it travels: the request in a record's value joined with what its headers say.
+
+A header wins over the body, so a client that only knows Kafka's conventions is served, and a router adds what it
+knows as headers and passes the value on untouched. The names and their meaning are in `docs/protocol.md`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from msgspec import Raw, Struct
+
+from easyremote.errors import MalformedRequest
+from easyremote.topics.catalog import REPLIES
+from easyremote.topics.records import Priority, Request, decode_request
+
+__all__ = [
+    "ATTEMPT",
+    "CORRELATION_ID",
+    "REPLY_PARTITION",
+    "REPLY_TOPIC",
+    "TRACEPARENT",
+    "Address",
+    "Call",
+    "Headers",
+    "MalformedCall",
+    "Origin",
+    "parse_call",
+    "uuid7",
+]
+
+Headers = Sequence[tuple[str, bytes | str | None]]
+
+CORRELATION_ID = "kafka_correlationId"
+REPLY_TOPIC = "kafka_replyTopic"
+REPLY_PARTITION = "kafka_replyPartition"
+TRACEPARENT = "traceparent"
+CALL_ID = "easyremote_id"
+ATTEMPT = "easyremote_attempt"
+DEADLINE_MS = "easyremote_deadline_ms"
+SENT_MS = "easyremote_sent_ms"
+ROUTED_MS = "easyremote_routed_ms"
+
+
+class Origin(Struct, frozen=True):
+    """Where and when a record was read."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+
+
+class Address(Struct, frozen=True):
+    """Where a reply goes: to a topic, to one partition of it if the caller named one, with what it correlates by."""
+
+    topic: str
+    partition: int | None
+    correlation_id: bytes | None
+
+
+class Call(Struct, frozen=True, kw_only=True):
+    """A request with everything that its record said."""
+
+    id: str
+    function: str
+    args: list[Raw]
+    kwargs: dict[str, Raw]
+    address: Address
+    target: str | None
+    affinity_key: str | None
+    strategy: str | None
+    model: str | None
+    priority: Priority
+    deadline_ms: int | None
+    stream: bool
+    attempt: int
+    sent_ms: float
+    routed_ms: float | None
+    traceparent: bytes | None
+
+    def is_late(self, now_ms: float) -> bool:
+        """Say whether the deadline has passed at `now_ms`."""
+        return self.deadline_ms is not None and now_ms >= self.deadline_ms
+
+    def headers(self, *, routed_ms: float | None = None, attempt: int | None = None) -> list[tuple[str, bytes]]:
+        """Return the headers with which the untouched value travels on.
+
+        Parameters
+        ----------
+        routed_ms : float, optional
+            When the router passed it on, ms since the epoch.
+        attempt : int, optional
+            Number of the next attempt, from 1; unset: this one's.
+        """
+        headers = [
+            (CALL_ID, self.id.encode()),
+            (REPLY_TOPIC, self.address.topic.encode()),
+            (SENT_MS, b"%.3f" % self.sent_ms),
+            (ATTEMPT, b"%d" % (attempt or self.attempt)),
+        ]
+        if self.address.correlation_id is not None:
+            headers.append((CORRELATION_ID, self.address.correlation_id))
+        if self.address.partition is not None:
+            headers.append((REPLY_PARTITION, self.address.partition.to_bytes(4, "big")))
+        if self.deadline_ms is not None:
+            headers.append((DEADLINE_MS, b"%d" % self.deadline_ms))
+        if self.traceparent is not None:
+            headers.append((TRACEPARENT, self.traceparent))
+        if routed_ms is not None:
+            headers.append((ROUTED_MS, b"%.3f" % routed_ms))
+        return headers
+
+
+class MalformedCall(MalformedRequest):
+    """A record that is no request, with what could be made out of it.
+
+    Parameters
+    ----------
+    message : str
+        What is wrong with it.
+    call_id : str
+        Its id, given or made.
+    function : str or None
+        The function that it names, if any.
+    address : Address or None
+        Where it wants its reply; None if it does not say.
+    """
+
+    def __init__(self, message: str, *, call_id: str, function: str | None, address: Address | None) -> None:
+        super().__init__(message)
+        self.call_id = call_id
+        self.function = function
+        self.address = address
+
+
+def uuid7(timestamp_ms: int, entropy: bytes | None = None) -> str:
+    """Return a UUID of version 7.
+
+    Parameters
+    ----------
+    timestamp_ms : int
+        Its time, ms since the Unix epoch.
+    entropy : bytes, optional
+        Its ten other bytes; random if unset. The same time and bytes give the same UUID.
+
+    References
+    ----------
+    RFC 9562, section 5.7.
+
+    Examples
+    --------
+    >>> uuid7(0x017F22E279B0, bytes(10))
+    '017f22e2-79b0-7000-8000-000000000000'
+    """
+    rest = int.from_bytes(os.urandom(10) if entropy is None else entropy, "big")
+    high = (timestamp_ms & 0xFFFFFFFFFFFF) << 80
+    bits = high | (rest & ((1 << 80) - 1))
+    bits = bits & ~(0xF << 76) | (0x7 << 76)
+    bits = bits & ~(0x3 << 62) | (0x2 << 62)
+    return str(UUID(int=bits))
+
+
+def _made_id(origin: Origin) -> str:
+    # From the record's place, so that a redelivered record is the same call and not a second one.
+    place = f"{origin.topic}/{origin.partition}/{origin.offset}"
+    return uuid7(max(origin.timestamp_ms, 0), hashlib.blake2b(place.encode(), digest_size=10).digest())
+
+
+def _text(correlation_id: bytes) -> str:
+    try:
+        text = correlation_id.decode()
+    except UnicodeDecodeError:
+        return correlation_id.hex()
+    return text if text.isprintable() and text else correlation_id.hex()
+
+
+def parse_call(value: bytes | None, headers: Headers | None, origin: Origin, namespace: str = "") -> Call:
+    """Return the call that a record stands for.
+
+    Parameters
+    ----------
+    value : bytes or None
+        The record's value: JSON of a `Request`.
+    headers : sequence of (str, bytes) or None
+        The record's headers.
+    origin : Origin
+        Where the record was read; a missing id is made from it.
+    namespace : str
+        Prefix of this system's topics.
+
+    Raises
+    ------
+    MalformedCall
+        If the value is no request or a header cannot be read. It carries the reply address, if one is given.
+    """
+    given: dict[str, bytes] = {}
+    for name, content in headers or ():
+        if content is not None:
+            given[name] = content.encode() if isinstance(content, str) else content
+    try:
+        request = decode_request(value or b"")
+        return _joined(request, given, origin, namespace)
+    except (msgspec.MsgspecError, UnicodeDecodeError, ValueError) as error:
+        raise _malformed(error, value, given, origin) from error
+
+
+def _joined(request: Request, given: dict[str, bytes], origin: Origin, namespace: str) -> Call:
+    correlation_id = given.get(CORRELATION_ID)
+    call_id = given.get(CALL_ID)
+    if call_id is not None:
+        known_id = call_id.decode()
+    elif correlation_id is not None:
+        known_id = _text(correlation_id)
+    else:
+        known_id = request.id or _made_id(origin)
+    sent = given.get(SENT_MS)
+    sent_ms = float(sent) if sent is not None else float(origin.timestamp_ms)
+    deadline = given.get(DEADLINE_MS)
+    deadline_ms = int(deadline) if deadline is not None else request.deadline_ms
+    if deadline_ms is None and request.timeout_s is not None:
+        deadline_ms = int(sent_ms + request.timeout_s * 1000)
+    routed = given.get(ROUTED_MS)
+    attempt = given.get(ATTEMPT)
+    reply_topic = given.get(REPLY_TOPIC)
+    return Call(
+        id=known_id,
+        function=request.function,
+        args=request.args,
+        kwargs=request.kwargs,
+        address=Address(
+            reply_topic.decode() if reply_topic is not None else request.reply_to or namespace + REPLIES,
+            _partition(given.get(REPLY_PARTITION)),
+            correlation_id,
+        ),
+        target=request.target,
+        affinity_key=request.affinity_key,
+        strategy=request.strategy,
+        model=request.model,
+        priority=request.priority,
+        deadline_ms=deadline_ms,
+        stream=request.stream,
+        attempt=int(attempt) if attempt is not None else 1,
+        sent_ms=sent_ms,
+        routed_ms=float(routed) if routed is not None else None,
+        traceparent=given.get(TRACEPARENT),
+    )
+
+
+def _partition(given: bytes | None) -> int | None:
+    if given is None:
+        return None
+    if len(given) != 4:
+        raise ValueError(f"header {REPLY_PARTITION} has {len(given)} bytes, not the 4 of a big-endian integer")
+    return int.from_bytes(given, "big", signed=True)
+
+
+def _malformed(error: Exception, value: bytes | None, given: dict[str, bytes], origin: Origin) -> MalformedCall:
+    body: dict[str, Any] = {}  # Any: it is whatever somebody sent
+    try:
+        decoded = msgspec.json.decode(value or b"")
+        if isinstance(decoded, dict):
+            body = decoded
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        body = {}
+    correlation_id = given.get(CORRELATION_ID)
+    topic = given.get(REPLY_TOPIC, b"").decode(errors="replace") or body.get("reply_to")
+    address = None
+    if isinstance(topic, str) and topic:
+        number = given.get(REPLY_PARTITION, b"")
+        address = Address(topic, int.from_bytes(number, "big") if len(number) == 4 else None, correlation_id)
+    named = body.get("id")
+    call_id = named if isinstance(named, str) and named else _made_id(origin)
+    function = body.get("function")
+    return MalformedCall(
+        f"not a request: {error}; a request is JSON like {{\"function\": \"name\", \"args\": [], \"kwargs\": {{}}}}",
+        call_id=_text(correlation_id) if correlation_id is not None else call_id,
+        function=function if isinstance(function, str) else None,
+        address=address,
+    )

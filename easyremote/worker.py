@@ -1,0 +1,277 @@
+"""The composition root: builds the Faust app of one worker from the settings, role by role."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import logging
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import faust
+import structlog
+from faust.app.base import BootStrategy
+from faust.types import TopicT
+from mode import Service
+
+from easyremote.agents.channel import SourceChannel
+from easyremote.agents.heartbeat import HeartbeatService
+from easyremote.agents.retries import Retries, keep_messages
+from easyremote.agents.router import Router, decode_arrived
+from easyremote.errors import ConfigError
+from easyremote.inference.functions import registered
+from easyremote.inference.node import AINodeManager
+from easyremote.inference.nodes import NodeWatch
+from easyremote.inference.service import NodeService, inference_group
+from easyremote.settings import Settings, load_settings
+from easyremote.topics.admin import TopicAdmin
+from easyremote.topics.catalog import REQUESTS, RETRIES, declarations
+from easyremote.topics.connection import faust_broker_url, faust_credentials
+from easyremote.topics.producer import RecordProducer
+from easyremote.topics.source import CALLS, BatchSource, Profile, SourceEvent, to_loop
+
+__all__ = ["Worker", "build_app"]
+
+log = structlog.get_logger(__name__)
+
+
+
+Handler = Callable[[Any, Any], Coroutine[Any, Any, None]]
+
+
+class Agents:
+    """The Faust agents of this worker's roles, each on a channel that its source fills.
+
+    They exist before the app starts, as Faust wants it; what handles their events is told when it is up.
+    """
+
+    def __init__(self, app: faust.App, settings: Settings) -> None:
+        self._app = app
+        self._handlers: dict[str, tuple[Handler, BatchSource[Any]]] = {}
+        self.channels: dict[str, Any] = {}  # Any: Faust's channel, whose type leaves `send` open
+        names = ["router", *RETRIES.values()] if "router" in settings.roles else []
+        for name in names:
+            self.channels[name] = SourceChannel(app)
+            app.agent(self.channels[name], name=f"easyremote.{name}")(self._agent(name))
+
+    def handle(self, name: str, handler: Handler, source: BatchSource[Any]) -> None:
+        """Say who handles the events of an agent's source."""
+        self._handlers[name] = (handler, source)
+
+    def _agent(self, name: str) -> Callable[[Any], Coroutine[Any, Any, None]]:
+        async def agent(stream: Any) -> None:  # Any: Faust's stream of whatever the source decodes
+            async for event in stream:
+                handler, source = self._handlers[name]
+                try:
+                    await handler(event, source)
+                except Exception as error:
+                    # An event that an agent drops is lost; a worker that ends reads it again.
+                    log.exception("an agent failed", agent=name)
+                    await self._app.crash(error)
+                    raise
+
+        return agent
+
+
+class Worker(Service):
+    """Everything that one worker runs besides Faust itself.
+
+    It prepares the topics, then starts the services of its roles, and stops them in reverse: first what takes work
+    in, at last the heartbeat and the producer.
+    """
+
+    abstract = False
+
+    def __init__(self, app: faust.App, settings: Settings, agents: Agents, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._app = app
+        self._settings = settings
+        self._agents = agents
+        self._ready: set[str] = set()
+        self._nodes: NodeWatch | None = None
+        self._producer: RecordProducer | None = None
+        self._heartbeat: HeartbeatService | None = None
+        self._parts: list[Service] = []
+
+    async def on_start(self) -> None:
+        """Start the roles."""
+        settings = self._settings
+        admin = TopicAdmin(settings)
+        created = await admin.ensure_async(declarations(settings.pool_name))
+        if created:
+            log.info("topics created", topics=created)
+        self._producer = RecordProducer(settings)
+        self._heartbeat = HeartbeatService(settings, self._producer, lambda: sorted(self._ready))
+        if "inference" in settings.roles:
+            await self._start_inference(admin)
+        if "router" in settings.roles:
+            await self._start_router(admin)
+        await self._start(self._heartbeat)
+
+    async def on_stop(self) -> None:
+        """Stop in reverse."""
+        self._ready.clear()
+        for part in reversed([part for part in self._parts if part is not self._heartbeat]):
+            await part.stop()
+        if self._heartbeat is not None:
+            await self._heartbeat.stop()
+        if self._nodes is not None:
+            await asyncio.to_thread(self._nodes.close)
+        if self._producer is not None:
+            left = await asyncio.to_thread(self._producer.close)
+            if left:
+                log.warning("records were not acknowledged before the end; their sources will repeat them", left=left)
+
+    async def _start(self, part: Service) -> None:
+        self._parts.append(part)
+        part.beacon.reattach(self.beacon)
+        await part.maybe_start()
+
+    def _is_ready(self, role: str) -> None:
+        self._ready.add(role)
+        if self._heartbeat is not None and self._heartbeat.started:
+            self._heartbeat.changed()
+
+    def _fail(self, error: Exception) -> None:
+        log.error("the worker cannot go on", error=str(error))
+        self._app.loop.call_soon_threadsafe(asyncio.ensure_future, self._app.crash(error))
+
+    async def _start_inference(self, admin: TopicAdmin) -> None:
+        settings = self._settings
+        assert self._producer is not None
+        assert self._heartbeat is not None
+        node = await asyncio.to_thread(_build_node, settings)
+        await asyncio.to_thread(admin.set_group_session, inference_group(settings))
+        service = NodeService(settings, node, self._producer, self._heartbeat.changed)
+        self._heartbeat.tell_about(node, service)
+        await self._start(service)
+        self.add_future(self._when_loaded(service))
+
+    async def _when_loaded(self, service: NodeService) -> None:
+        await service.loaded.wait()
+        self._is_ready("inference")
+
+    async def _start_router(self, admin: TopicAdmin) -> None:
+        settings = self._settings
+        assert self._producer is not None
+        self._nodes = await asyncio.to_thread(NodeWatch, settings)
+        await asyncio.to_thread(self._nodes.wait_caught_up, 10.0)
+        router = Router(settings, self._producer, self._nodes, self._fail)
+        requests = settings.namespace + REQUESTS
+        source = await self._start_source(
+            admin, "router", REQUESTS, CALLS, decode_arrived(requests, settings.namespace), router.handle
+        )
+        for delay_ms, name in RETRIES.items():
+            retries = Retries(settings, self._producer, delay_ms, self._fail)
+            await self._start_source(admin, name, name, CALLS, keep_messages, retries.handle)
+        self.add_future(self._when_joined("router", source))
+
+    async def _when_joined(self, role: str, source: BatchSource[Any]) -> None:
+        await source.joined()
+        self._is_ready(role)
+
+    async def _start_source(  # noqa: PLR0913  # a source and who handles its events
+        self,
+        admin: TopicAdmin,
+        name: str,
+        topic: str,
+        profile: Profile,
+        decode: Callable[..., Any],
+        handle: Handler,
+    ) -> BatchSource[Any]:
+        group = f"{self._settings.namespace}easyremote.{name}"
+        await asyncio.to_thread(admin.set_group_session, group)
+        emit: Callable[[SourceEvent[Any]], None] = to_loop(asyncio.get_running_loop(), self._agents.channels[name].hand_over)
+        source: BatchSource[Any] = BatchSource(
+            self._settings, self._settings.namespace + topic, group, profile, decode, emit
+        )
+        self._agents.handle(name, handle, source)
+        await self._start(source)
+        return source
+
+
+def _build_node(settings: Settings) -> AINodeManager:
+    for module in settings.functions:
+        _import(module)
+    from easyremote.inference.models import default_models, load_model_class
+
+    models = (
+        [load_model_class(path)() for path in settings.models]
+        if settings.models
+        else default_models(settings)
+    )
+    return AINodeManager(settings.node_type, models, list(registered))
+
+
+def _import(module: str) -> None:
+    try:
+        importlib.import_module(module)
+    except ImportError as error:
+        raise ConfigError(f"EASYREMOTE_FUNCTIONS={module}: the module cannot be imported ({error})") from error
+
+
+class _BootStrategy(BootStrategy):
+    """Starts Faust's own consumer only where an agent reads a Faust topic: without one it refuses to start."""
+
+    def _should_enable_kafka_consumer(self) -> bool:
+        return any(isinstance(agent.channel, TopicT) for agent in self.app.agents.values())
+
+
+class _App(faust.App):
+    BootStrategy = _BootStrategy
+
+
+def configure_logging(level: str) -> None:
+    """Send this package's log lines to standard error, one line each."""
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level)),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+
+
+def build_app(settings: Settings | None = None) -> faust.App:
+    """Return the Faust app of this process: what `faust -A easyremote worker` runs.
+
+    Parameters
+    ----------
+    settings : Settings, optional
+        The environment's if unset.
+
+    Raises
+    ------
+    ConfigError
+        If a setting is wrong, or no Kafka is known.
+    """
+    settings = settings or load_settings()
+    configure_logging(settings.log_level)
+    (settings.data_dir / "worker").mkdir(parents=True, exist_ok=True)
+    app = _App(
+        f"{settings.namespace}easyremote",
+        broker=faust_broker_url(settings),
+        broker_credentials=faust_credentials(settings),
+        producer_linger=0,
+        stream_wait_empty=False,
+        broker_max_poll_records=500,
+        topic_disable_leader=True,
+        topic_allow_declare=False,
+        web_bind="127.0.0.1",
+        web_port=settings.worker_port or 6066,
+        web_enabled=settings.worker_port != 0,
+        datadir=settings.data_dir / "worker",
+        store="memory://",
+    )
+    agents = Agents(app, settings)
+
+    @app.service
+    class _ThisWorker(Worker):
+        def __init__(self, **kwargs: Any) -> None:  # Any: mode's own options
+            super().__init__(app, settings, agents, **kwargs)
+
+    return app
