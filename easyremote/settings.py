@@ -16,8 +16,8 @@ from easyremote.errors import ConfigError
 
 __all__ = ["ROLES", "Role", "Settings", "load_settings", "user_data_dir"]
 
-Role = Literal["router", "streams", "inference", "edge"]
-ROLES: tuple[Role, ...] = ("router", "streams", "inference", "edge")
+Role = Literal["router", "inference"]
+ROLES: tuple[Role, ...] = ("router", "inference")
 
 
 def user_data_dir() -> Path:
@@ -45,7 +45,9 @@ class Settings(BaseSettings):
     kafka_ssl_key_password: SecretStr | None = None
 
     namespace: str = Field(
-        "", pattern=r"^[A-Za-z0-9._-]*$", description="prefix of every topic and group, for systems sharing a Kafka"
+        "",
+        pattern=r"^[A-Za-z0-9._-]*$",
+        description="prefix of every topic and group, for systems sharing a Kafka",
     )
     replication_factor: int = Field(1, ge=1, le=32767, description="of the topics that are created")
     data_dir: Path = Field(default_factory=user_data_dir, description="broker data, caches")
@@ -54,7 +56,7 @@ class Settings(BaseSettings):
     node_id: str = Field(default_factory=lambda: f"{socket.gethostname()}-{os.getpid()}", min_length=1)
     node_type: Literal["nlp", "vision", "general"] = "general"
     models: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), description="models of one's own instead of the type's, as module:Class, comma separated"
+        (), description="models that the node holds, as module:Class, comma separated"
     )
     functions: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="modules whose registered functions the node serves, comma separated"
@@ -62,9 +64,6 @@ class Settings(BaseSettings):
     pool: str | None = Field(
         None, pattern=r"^[A-Za-z0-9_-]+$", description="the node's inference.<pool>; unset: its type"
     )
-    sentiment_model: str | None = Field(None, description="path or hub name of sentiment weights of one's own")
-    image_model: str | None = Field(None, description="path of image classifier weights of one's own (ResNet-50)")
-    offline: bool = Field(True, description="never ask a model hub over the network")
 
     max_payload_bytes: int = Field(1_000_000, ge=1_024, description="largest request or result, bytes")
     heartbeat_ms: int = Field(500, ge=50, description="between a node's heartbeats")
@@ -72,17 +71,10 @@ class Settings(BaseSettings):
     group_session_ms: int = Field(1_500, ge=1_000, description="session of the consumer groups (KIP-848)")
     group_heartbeat_ms: int = Field(200, ge=100, description="heartbeat of the consumer groups (KIP-848)")
 
-    window_s: float = Field(10.0, gt=0, description="length of the default tumbling window, s")
-    lateness_s: float = Field(60.0, ge=0, description="how late a reading may be, s of event time")
-    z_threshold: float = Field(4.0, gt=0, description="|z| from which a reading is an anomaly")
-    commit_interval_ms: int = Field(100, ge=1, description="between the streams' transactions")
-
-    device_id: str = Field("edge_001", min_length=1)
-    device_location: str = "Beijing"
-    sensor_interval_s: float = Field(10.0, gt=0, description="between two readings of an edge device's sensors, s")
-
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    worker_port: int = Field(0, ge=0, le=65535, description="of the Faust web server of the worker, on loopback; 0: none")
+    worker_port: int = Field(
+        0, ge=0, le=65535, description="of the Faust web server of the worker, on loopback; 0: none"
+    )
 
     @field_validator("roles", "models", "functions", mode="before")
     @classmethod

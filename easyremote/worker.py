@@ -36,7 +36,6 @@ __all__ = ["Worker", "build_app"]
 log = structlog.get_logger(__name__)
 
 
-
 Handler = Callable[[Any, Any], Coroutine[Any, Any, None]]
 
 
@@ -121,7 +120,9 @@ class Worker(Service):
         if self._producer is not None:
             left = await asyncio.to_thread(self._producer.close)
             if left:
-                log.warning("records were not acknowledged before the end; their sources will repeat them", left=left)
+                log.warning(
+                    "records were not acknowledged before the end; their sources will repeat them", left=left
+                )
 
     async def _start(self, part: Service) -> None:
         self._parts.append(part)
@@ -171,7 +172,7 @@ class Worker(Service):
         await source.joined()
         self._is_ready(role)
 
-    async def _start_source(  # noqa: PLR0913  # a source and who handles its events
+    async def _start_source(  # a source and who handles its events
         self,
         admin: TopicAdmin,
         name: str,
@@ -182,7 +183,9 @@ class Worker(Service):
     ) -> BatchSource[Any]:
         group = f"{self._settings.namespace}easyremote.{name}"
         await asyncio.to_thread(admin.set_group_session, group)
-        emit: Callable[[SourceEvent[Any]], None] = to_loop(asyncio.get_running_loop(), self._agents.channels[name].hand_over)
+        emit: Callable[[SourceEvent[Any]], None] = to_loop(
+            asyncio.get_running_loop(), self._agents.channels[name].hand_over
+        )
         source: BatchSource[Any] = BatchSource(
             self._settings, self._settings.namespace + topic, group, profile, decode, emit
         )
@@ -194,13 +197,9 @@ class Worker(Service):
 def _build_node(settings: Settings) -> AINodeManager:
     for module in settings.functions:
         _import(module)
-    from easyremote.inference.models import default_models, load_model_class
+    from easyremote.inference.models import load_model_class
 
-    models = (
-        [load_model_class(path)() for path in settings.models]
-        if settings.models
-        else default_models(settings)
-    )
+    models = [load_model_class(path)() for path in settings.models]
     return AINodeManager(settings.node_type, models, list(registered))
 
 
@@ -208,7 +207,9 @@ def _import(module: str) -> None:
     try:
         importlib.import_module(module)
     except ImportError as error:
-        raise ConfigError(f"EASYREMOTE_FUNCTIONS={module}: the module cannot be imported ({error})") from error
+        raise ConfigError(
+            f"EASYREMOTE_FUNCTIONS={module}: the module cannot be imported ({error})"
+        ) from error
 
 
 class _BootStrategy(BootStrategy):

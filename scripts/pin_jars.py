@@ -1,6 +1,6 @@
 """Write the pinned list of the broker's jars, with the sha256 of each, after a look at what changed.
 
-    .venv/bin/python scripts/pin_jars.py
+.venv/bin/python scripts/pin_jars.py
 """
 
 import hashlib

@@ -1,1 +1,1 @@
-"""."""
+"""The Faust agents and what they do with each batch: routing, retries, heartbeats."""

@@ -28,7 +28,9 @@ class SourceChannel(Channel[Any]):
         Most events in it; more than the source ever lets pend, so that a send never waits.
     """
 
-    def __init__(self, app: faust.App, *, maxsize: int = 64, **kwargs: Any) -> None:  # Any: Faust clones with its own
+    def __init__(
+        self, app: faust.App, *, maxsize: int = 64, **kwargs: Any
+    ) -> None:  # Any: Faust clones with its own
         super().__init__(app, maxsize=maxsize, **kwargs)
 
     def hand_over(self, value: Any) -> None:

@@ -74,7 +74,9 @@ class _Pending:
 
     __slots__ = ("_acknowledged", "_failed", "_left")
 
-    def __init__(self, count: int, acknowledged: Callable[[], None], failed: Callable[[Exception], None]) -> None:
+    def __init__(
+        self, count: int, acknowledged: Callable[[], None], failed: Callable[[Exception], None]
+    ) -> None:
         self._left = count
         self._acknowledged = acknowledged
         self._failed = failed
@@ -203,7 +205,9 @@ class Router:
                 f"no live node offered {call.function} until the deadline, {late_ms:.0f} ms ago: is one running?"
             )
         else:
-            error = DeadlineExceeded(f"the deadline of {call.function} passed {late_ms:.0f} ms before it was routed")
+            error = DeadlineExceeded(
+                f"the deadline of {call.function} passed {late_ms:.0f} ms before it was routed"
+            )
         self._answer(call.address, call, call.id, error, pending)
 
     def _refuse(self, one: Arrived, error: EasyRemoteError, pending: _Pending) -> None:
@@ -235,7 +239,11 @@ class Router:
     ) -> None:
         reply = self._error_reply(call, call_id, error)
         send_reply(
-            self._producer, address, None if call is None else call.traceparent, (call_id, reply), pending.soft
+            self._producer,
+            address,
+            None if call is None else call.traceparent,
+            (call_id, reply),
+            pending.soft,
         )
 
     def _error_reply(self, call: Call | None, call_id: str, error: EasyRemoteError) -> bytes:

@@ -97,7 +97,12 @@ class Balancer:
         if known is None:
             self._nodes[heartbeat.node_id] = _Node(heartbeat, now_ms, functions=functions)
         else:
-            known.heartbeat, known.seen_ms, known.functions, known.sent_since = heartbeat, now_ms, functions, 0
+            known.heartbeat, known.seen_ms, known.functions, known.sent_since = (
+                heartbeat,
+                now_ms,
+                functions,
+                0,
+            )
 
     def forget(self, node_id: str) -> None:
         """Take a node out that has left."""

@@ -20,7 +20,6 @@ from easyremote.errors import (
     CallError,
     DeadlineExceeded,
     EasyRemoteError,
-    NoNodeAvailable,
     PayloadTooLarge,
     call_error,
 )
@@ -62,9 +61,9 @@ class CallOptions:
     id: str | None = None
     target: str | None = None
     affinity_key: str | None = None
-    strategy: Literal["round_robin", "least_connections", "resource_aware", "model_affinity", "least_wait"] | None = (
-        None
-    )
+    strategy: (
+        Literal["round_robin", "least_connections", "resource_aware", "model_affinity", "least_wait"] | None
+    ) = None
     model: str | None = None
     priority: Literal["high", "normal", "low"] = "normal"
 
@@ -340,7 +339,9 @@ class AsyncClient:
         """Call a function and return its result; as `Client.call`."""
         return _result(await self.reply(function, *args, options=options, **kwargs))
 
-    async def reply(self, function: str, /, *args: Any, options: CallOptions = _DEFAULT, **kwargs: Any) -> Reply:
+    async def reply(
+        self, function: str, /, *args: Any, options: CallOptions = _DEFAULT, **kwargs: Any
+    ) -> Reply:
         """Call a function and return the whole reply; as `Client.reply`."""
         if self._session is None or self._loop is None:
             raise CallError("use the client as 'async with AsyncClient() as client'")

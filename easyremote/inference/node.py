@@ -84,9 +84,7 @@ class AINodeManager:
             self.registry.add(one)
 
     def _offer(self, model: BaseAIModel) -> None:
-        self.registry.add(
-            Function(model.function, _named(model), model=model.name, many=model.predict_each)
-        )
+        self.registry.add(Function(model.function, _named(model), model=model.name, many=model.predict_each))
         if model.function == "text_sentiment_analysis":
             # Not `many`: its texts are a batch already.
             self.registry.add(Function("batch_text_analysis", _batched(model), model=model.name))
@@ -102,7 +100,9 @@ class AINodeManager:
 
     def model_states(self) -> list[ModelState]:
         """Return which models it holds."""
-        return [ModelState(model.name, model.version, model.get_stats()["model_loaded"]) for model in self.models]
+        return [
+            ModelState(model.name, model.version, model.get_stats()["model_loaded"]) for model in self.models
+        ]
 
     def get_node_status(self) -> dict[str, Any]:
         """Return `node_type`, `loaded_models`, `model_stats` and `request_stats`, by the contract."""

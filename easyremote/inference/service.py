@@ -85,7 +85,12 @@ class NodeService(Service):
         self._same: dict[str, list[Job]] = {}
         self._owed = 0
         self._executor = Executor(
-            node, settings.node_id, settings.max_payload_bytes, answer=self._answer, wanted=self._start, failed=self._fail
+            node,
+            settings.node_id,
+            settings.max_payload_bytes,
+            answer=self._answer,
+            wanted=self._start,
+            failed=self._fail,
         )
         self._source: BatchSource[list[Job]] = BatchSource(
             settings, self._topic, inference_group(settings), CALLS, self._decode, self._take
@@ -168,7 +173,9 @@ class NodeService(Service):
     def _let_go(self, event: Revoked) -> None:
         if not event.lost:
             if not self._ledger.leave(event.partitions, _HANDOVER_S):
-                log.warning("partitions go while a call of theirs runs; it will be done again", who=event.partitions)
+                log.warning(
+                    "partitions go while a call of theirs runs; it will be done again", who=event.partitions
+                )
             self._producer.flush(_HANDOVER_S)
             self._source.commit(self._ledger.committable(), wait=True)
         self._ledger.drop(event.partitions)
@@ -211,16 +218,20 @@ class NodeService(Service):
         send_reply(self._producer, job.call.address, job.call.traceparent, (job.call.id, value), delivered)
 
     def _undeliverable(self, job: Job, error: EasyRemoteError) -> None:
-        log.warning("a reply has nowhere to go; the call becomes a dead letter", call=job.call.id, error=str(error))
+        log.warning(
+            "a reply has nowhere to go; the call becomes a dead letter", call=job.call.id, error=str(error)
+        )
         dead_letter(
             self._producer,
             self._settings.namespace,
             (job.call.id, encode_reply(job.call), job.call.headers()),
             RecordRef(self._topic, job.partition, job.offset),
             error,
-            lambda failure, _message: self._fail(delivery_error("dead letters", failure))
-            if failure is not None
-            else self._finish(job),
+            lambda failure, _message: (
+                self._fail(delivery_error("dead letters", failure))
+                if failure is not None
+                else self._finish(job)
+            ),
         )
 
     def _reject(self, message: Message, origin: Origin, generation: int, error: MalformedCall) -> None:
@@ -229,9 +240,13 @@ class NodeService(Service):
                 self._fail(delivery_error("dead letters", failure))
             self._ledger.finish(origin.partition, generation, origin.offset, ran=False)
 
-        reply = error_reply(error, call_id=error.call_id, function=error.function, node_id=self._settings.node_id)
+        reply = error_reply(
+            error, call_id=error.call_id, function=error.function, node_id=self._settings.node_id
+        )
         if error.address is not None:
-            send_reply(self._producer, error.address, None, (error.call_id, encode_reply(reply)), _log_undelivered)
+            send_reply(
+                self._producer, error.address, None, (error.call_id, encode_reply(reply)), _log_undelivered
+            )
         dead_letter(
             self._producer,
             self._settings.namespace,
@@ -254,7 +269,9 @@ class NodeService(Service):
             self._source.finished()
 
     def _fail(self, error: Exception) -> None:
-        log.error("the node cannot go on; what it has not answered will be done after a restart", error=str(error))
+        log.error(
+            "the node cannot go on; what it has not answered will be done after a restart", error=str(error)
+        )
         self.loop.call_soon_threadsafe(asyncio.ensure_future, self.crash(error))
 
 

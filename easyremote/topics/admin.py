@@ -137,7 +137,9 @@ class TopicAdmin:
             for key, value in topic.config().items():
                 entry = actual[key]
                 if entry.value != value:
-                    origin = "" if entry.source == ConfigSource.DYNAMIC_TOPIC_CONFIG.value else " (broker default)"
+                    origin = (
+                        "" if entry.source == ConfigSource.DYNAMIC_TOPIC_CONFIG.value else " (broker default)"
+                    )
                     differences.append(f"{name}: {key}={entry.value}{origin}, declared {value}")
         if differences:
             raise TopicError(

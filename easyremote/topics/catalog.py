@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 __all__ = [
-    "ALERTS",
     "AGGREGATES",
+    "ALERTS",
     "DEAD_LETTERS",
     "LATE",
     "MALFORMED_READINGS",

@@ -57,7 +57,7 @@ class RecordProducer:
         self._poller = threading.Thread(target=self._poll, name="producer", daemon=True)
         self._poller.start()
 
-    def send(  # noqa: PLR0913  # a record has six parts
+    def send(  # a record has six parts
         self,
         topic: str,
         value: bytes | None,
@@ -193,5 +193,7 @@ def is_refused(error: KafkaError) -> bool:
 def delivery_error(topic: str, error: KafkaError) -> TopicError:
     """Return the exception that says why a record did not reach its topic."""
     if error.code() in (KafkaError._MSG_TIMED_OUT, KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT):  # noqa: SLF001
-        return BrokerUnavailable(f"a record for {topic} was not acknowledged in time ({error}): is Kafka running?")
+        return BrokerUnavailable(
+            f"a record for {topic} was not acknowledged in time ({error}): is Kafka running?"
+        )
     return TopicError(f"a record for {topic} was refused: {error}")

@@ -16,7 +16,15 @@ if TYPE_CHECKING:
     from easyremote.topics.producer import Delivered, RecordProducer
     from easyremote.topics.records import RecordRef
 
-__all__ = ["NO_TIME", "dead_letter", "encode_reply", "error_body", "error_reply", "reply_headers", "send_reply"]
+__all__ = [
+    "NO_TIME",
+    "dead_letter",
+    "encode_reply",
+    "error_body",
+    "error_reply",
+    "reply_headers",
+    "send_reply",
+]
 
 NO_TIME = TimingsMs(0.0, 0.0, 0.0, 0.0, 0.0)
 
@@ -42,10 +50,12 @@ def error_body(error: BaseException) -> ErrorBody:
     """Return what a reply says of an exception."""
     retriable = error.retriable if isinstance(error, EasyRemoteError) else False
     kind = getattr(error, "type", None)
-    return ErrorBody(kind if isinstance(kind, str) else type(error).__name__, str(error) or repr(error), retriable)
+    return ErrorBody(
+        kind if isinstance(kind, str) else type(error).__name__, str(error) or repr(error), retriable
+    )
 
 
-def error_reply(  # noqa: PLR0913  # each is a field of the reply
+def error_reply(  # each is a field of the reply
     error: Exception,
     *,
     call_id: str,
@@ -109,7 +119,9 @@ def dead_letter(  # noqa: PLR0913  # a record, its place and its reason
 ) -> None:
     """Send a record, given as (key, value, headers), to the dead letters as it came, with why and where from."""
     key, value, headers = record
-    kept = [(name, content.encode() if isinstance(content, str) else content) for name, content in headers or ()]
+    kept = [
+        (name, content.encode() if isinstance(content, str) else content) for name, content in headers or ()
+    ]
     producer.send(
         namespace + topic,
         value,

@@ -88,7 +88,9 @@ class Call(Struct, frozen=True, kw_only=True):
         """Say whether the deadline has passed at `now_ms`."""
         return self.deadline_ms is not None and now_ms >= self.deadline_ms
 
-    def headers(self, *, routed_ms: float | None = None, attempt: int | None = None) -> list[tuple[str, bytes]]:
+    def headers(
+        self, *, routed_ms: float | None = None, attempt: int | None = None
+    ) -> list[tuple[str, bytes]]:
         """Return the headers with which the untouched value travels on.
 
         Parameters
@@ -256,11 +258,15 @@ def _partition(given: bytes | None) -> int | None:
     if given is None:
         return None
     if len(given) != 4:
-        raise ValueError(f"header {REPLY_PARTITION} has {len(given)} bytes, not the 4 of a big-endian integer")
+        raise ValueError(
+            f"header {REPLY_PARTITION} has {len(given)} bytes, not the 4 of a big-endian integer"
+        )
     return int.from_bytes(given, "big", signed=True)
 
 
-def _malformed(error: Exception, value: bytes | None, given: dict[str, bytes], origin: Origin) -> MalformedCall:
+def _malformed(
+    error: Exception, value: bytes | None, given: dict[str, bytes], origin: Origin
+) -> MalformedCall:
     body: dict[str, Any] = {}  # Any: it is whatever somebody sent
     try:
         decoded = msgspec.json.decode(value or b"")
@@ -278,7 +284,7 @@ def _malformed(error: Exception, value: bytes | None, given: dict[str, bytes], o
     call_id = named if isinstance(named, str) and named else _made_id(origin)
     function = body.get("function")
     return MalformedCall(
-        f"not a request: {error}; a request is JSON like {{\"function\": \"name\", \"args\": [], \"kwargs\": {{}}}}",
+        f'not a request: {error}; a request is JSON like {{"function": "name", "args": [], "kwargs": {{}}}}',
         call_id=_text(correlation_id) if correlation_id is not None else call_id,
         function=function if isinstance(function, str) else None,
         address=address,

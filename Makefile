@@ -1,0 +1,36 @@
+# The commands that a person needs; README.md says what they print.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV := .venv-uv/bin/uv
+
+.PHONY: setup test unit check lock
+
+setup: $(VENV)/.ready
+
+.venv-uv/bin/uv: requirements/bootstrap.txt
+	$(PYTHON) -m venv .venv-uv
+	.venv-uv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bootstrap.txt
+	@touch $@
+
+$(VENV)/.ready: $(UV) requirements/dev.txt pyproject.toml
+	test -x $(BIN)/python || $(UV) venv --quiet --python $(PYTHON) $(VENV)
+	$(UV) pip sync --python $(BIN)/python --require-hashes requirements/dev.txt
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@touch $@
+
+test: setup check
+	$(BIN)/pytest
+
+unit: setup
+	$(BIN)/pytest easyremote tests/unit
+
+check: setup
+	$(BIN)/ruff format --check easyremote tests scripts
+	$(BIN)/ruff check easyremote tests scripts
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+lock: $(UV)
+	$(UV) pip compile --quiet pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header -o requirements/edge.txt
+	$(UV) pip compile --quiet pyproject.toml --all-extras --group demo --group test --group build --group check --group train --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header -o requirements/dev.txt

@@ -1,0 +1,33 @@
+"""One real Kafka for the whole run, and a namespace of its own for each test."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from easyremote.deploy.broker import EmbeddedBroker
+from easyremote.deploy.jars import KAFKA_VERSION
+from easyremote.settings import Settings, user_data_dir
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    configured = os.environ.get("EASYREMOTE_KAFKA")
+    if configured:
+        yield configured
+        return
+    broker = EmbeddedBroker(
+        tmp_path_factory.mktemp("kafka"), jars_dir=user_data_dir() / "kafka" / KAFKA_VERSION
+    )
+    try:
+        yield broker.start().bootstrap_servers
+    finally:
+        broker.stop()
+
+
+@pytest.fixture
+def settings(kafka: str, tmp_path: Path) -> Settings:
+    return Settings(kafka=kafka, namespace=f"t{uuid.uuid4().hex[:8]}-", data_dir=tmp_path, node_id="test")
