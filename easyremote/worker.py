@@ -120,9 +120,7 @@ class Worker(Service):
         if self._producer is not None:
             left = await asyncio.to_thread(self._producer.close)
             if left:
-                log.warning(
-                    "records were not acknowledged before the end; their sources will repeat them", left=left
-                )
+                log.warning("records were not acknowledged before the end; their sources will repeat them", left=left)
 
     async def _start(self, part: Service) -> None:
         self._parts.append(part)
@@ -207,9 +205,7 @@ def _import(module: str) -> None:
     try:
         importlib.import_module(module)
     except ImportError as error:
-        raise ConfigError(
-            f"EASYREMOTE_FUNCTIONS={module}: the module cannot be imported ({error})"
-        ) from error
+        raise ConfigError(f"EASYREMOTE_FUNCTIONS={module}: the module cannot be imported ({error})") from error
 
 
 class _BootStrategy(BootStrategy):
@@ -250,29 +246,29 @@ def build_app(settings: Settings | None = None) -> faust.App:
     ConfigError
         If a setting is wrong, or no Kafka is known.
     """
-    settings = settings or load_settings()
-    configure_logging(settings.log_level)
-    (settings.data_dir / "worker").mkdir(parents=True, exist_ok=True)
+    known = settings or load_settings()
+    configure_logging(known.log_level)
+    (known.data_dir / "worker").mkdir(parents=True, exist_ok=True)
     app = _App(
-        f"{settings.namespace}easyremote",
-        broker=faust_broker_url(settings),
-        broker_credentials=faust_credentials(settings),
+        f"{known.namespace}easyremote",
+        broker=faust_broker_url(known),
+        broker_credentials=faust_credentials(known),
         producer_linger=0,
         stream_wait_empty=False,
         broker_max_poll_records=500,
         topic_disable_leader=True,
         topic_allow_declare=False,
         web_bind="127.0.0.1",
-        web_port=settings.worker_port or 6066,
-        web_enabled=settings.worker_port != 0,
-        datadir=settings.data_dir / "worker",
+        web_port=known.worker_port or 6066,
+        web_enabled=known.worker_port != 0,
+        datadir=known.data_dir / "worker",
         store="memory://",
     )
-    agents = Agents(app, settings)
+    agents = Agents(app, known)
 
     @app.service
     class _ThisWorker(Worker):
         def __init__(self, **kwargs: Any) -> None:  # Any: mode's own options
-            super().__init__(app, settings, agents, **kwargs)
+            super().__init__(app, known, agents, **kwargs)
 
     return app

@@ -19,9 +19,7 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if configured:
         yield configured
         return
-    broker = EmbeddedBroker(
-        tmp_path_factory.mktemp("kafka"), jars_dir=user_data_dir() / "kafka" / KAFKA_VERSION
-    )
+    broker = EmbeddedBroker(tmp_path_factory.mktemp("kafka"), jars_dir=user_data_dir() / "kafka" / KAFKA_VERSION)
     try:
         yield broker.start().bootstrap_servers
     finally:

@@ -28,9 +28,7 @@ class SourceChannel(Channel[Any]):
         Most events in it; more than the source ever lets pend, so that a send never waits.
     """
 
-    def __init__(
-        self, app: faust.App, *, maxsize: int = 64, **kwargs: Any
-    ) -> None:  # Any: Faust clones with its own
+    def __init__(self, app: faust.App, *, maxsize: int = 64, **kwargs: Any) -> None:  # Any: Faust clones with its own
         super().__init__(app, maxsize=maxsize, **kwargs)
 
     def hand_over(self, value: Any) -> None:
@@ -48,7 +46,7 @@ class SourceChannel(Channel[Any]):
             subscriber.queue.put_nowait(value)
 
     @property
-    def queue(self) -> ThrowableQueue:
+    def queue(self) -> ThrowableQueue[Any]:
         """The queue of this subscriber, made when it is first asked for."""
         if self._queue is None:
             self._queue = ThrowableQueue(

@@ -10,6 +10,7 @@ from easyremote.clock import now_ms
 from easyremote.topics.catalog import REQUESTS
 from easyremote.topics.producer import delivery_error
 from easyremote.topics.source import Batch, BatchSource, Revoked, SourceEvent
+from easyremote.topics.wire import headers_of
 
 if TYPE_CHECKING:
     from confluent_kafka import KafkaError, Message
@@ -75,10 +76,6 @@ class Retries:
             self._requests,
             message.value(),
             key=message.key(),
-            headers=[
-                (name, content.encode() if isinstance(content, str) else content)
-                for name, content in message.headers() or ()
-                if content is not None
-            ],
+            headers=headers_of(message),
             on_delivery=delivered,
         )

@@ -24,7 +24,7 @@ from easyremote.topics.producer import delivery_error, is_refused
 from easyremote.topics.records import RecordRef
 from easyremote.topics.replying import dead_letter, encode_reply, error_reply, send_reply
 from easyremote.topics.source import Assigned, Batch, BatchSource, Revoked, SourceEvent
-from easyremote.topics.wire import Address, MalformedCall, Origin, parse_call
+from easyremote.topics.wire import Address, MalformedCall, Origin, headers_of, parse_call
 
 if TYPE_CHECKING:
     from confluent_kafka import KafkaError, Message
@@ -59,7 +59,7 @@ def decode_arrived(topic: str, namespace: str) -> Callable[[int, Sequence[Messag
         for message in messages:
             origin = Origin(topic, partition, message.offset() or 0, message.timestamp()[1])
             try:
-                call = parse_call(message.value(), message.headers(), origin, namespace)
+                call = parse_call(message.value(), headers_of(message), origin, namespace)
             except MalformedCall as error:
                 arrived.append(Arrived(message, origin, None, error))
             else:
@@ -74,9 +74,7 @@ class _Pending:
 
     __slots__ = ("_acknowledged", "_failed", "_left")
 
-    def __init__(
-        self, count: int, acknowledged: Callable[[], None], failed: Callable[[Exception], None]
-    ) -> None:
+    def __init__(self, count: int, acknowledged: Callable[[], None], failed: Callable[[Exception], None]) -> None:
         self._left = count
         self._acknowledged = acknowledged
         self._failed = failed
@@ -185,9 +183,7 @@ class Router:
             )
         choice = self._nodes.choose(call)
         if choice is None:
-            self._producer.send(
-                self._retry_topic, value, key=call.id, headers=call.headers(), on_delivery=pending.one
-            )
+            self._producer.send(self._retry_topic, value, key=call.id, headers=call.headers(), on_delivery=pending.one)
             return
         self._producer.send(
             self._settings.namespace + inference_topic(choice.pool),
@@ -205,9 +201,7 @@ class Router:
                 f"no live node offered {call.function} until the deadline, {late_ms:.0f} ms ago: is one running?"
             )
         else:
-            error = DeadlineExceeded(
-                f"the deadline of {call.function} passed {late_ms:.0f} ms before it was routed"
-            )
+            error = DeadlineExceeded(f"the deadline of {call.function} passed {late_ms:.0f} ms before it was routed")
         self._answer(call.address, call, call.id, error, pending)
 
     def _refuse(self, one: Arrived, error: EasyRemoteError, pending: _Pending) -> None:
@@ -227,7 +221,7 @@ class Router:
         dead_letter(
             self._producer,
             self._settings.namespace,
-            (message.key(), message.value(), message.headers() or ()),
+            (message.key(), message.value(), headers_of(message)),
             RecordRef(one.origin.topic, one.origin.partition, one.origin.offset),
             error,
             pending.one,
@@ -248,9 +242,7 @@ class Router:
 
     def _error_reply(self, call: Call | None, call_id: str, error: EasyRemoteError) -> bytes:
         function = call.function if call is not None else getattr(error, "function", None)
-        return encode_reply(
-            error_reply(error, call_id=call_id, function=function, node_id=self._settings.node_id)
-        )
+        return encode_reply(error_reply(error, call_id=call_id, function=function, node_id=self._settings.node_id))
 
 
 def _log_undelivered(error: KafkaError | None, message: Message) -> None:

@@ -118,9 +118,7 @@ class EmbeddedBroker:
             command = [java, *self._java_options(), "-cp", os.pathsep.join(map(str, jars))]
             self._format(command, properties)
             process = self._launch(command, properties)
-            state = BrokerState(
-                f"127.0.0.1:{port}", port, process.pid, now_ms(), KAFKA_VERSION, str(self._log_file)
-            )
+            state = BrokerState(f"127.0.0.1:{port}", port, process.pid, now_ms(), KAFKA_VERSION, str(self._log_file))
             self._await_answer(process, state)
             self._write_state(state)
             return state
@@ -154,9 +152,7 @@ class EmbeddedBroker:
             try:
                 process.wait(timeout_s)
             except psutil.TimeoutExpired:
-                log.warning(
-                    "the broker did not stop in time and is killed", pid=state.pid, waited_s=timeout_s
-                )
+                log.warning("the broker did not stop in time and is killed", pid=state.pid, waited_s=timeout_s)
                 process.kill()
                 process.wait(timeout_s)
         self._state_file.unlink(missing_ok=True)
@@ -174,9 +170,7 @@ class EmbeddedBroker:
         if not self._home.exists():
             return
         if not (self._home / _MARKER).exists():
-            raise ConfigError(
-                f"{self._home} was not made by the embedded broker; delete it yourself if you mean it"
-            )
+            raise ConfigError(f"{self._home} was not made by the embedded broker; delete it yourself if you mean it")
         shutil.rmtree(self._home)
 
     @contextlib.contextmanager
@@ -249,9 +243,7 @@ class EmbeddedBroker:
             check=False,
         )
         if said.returncode != 0:
-            raise BrokerUnavailable(
-                f"the broker's storage cannot be formatted: {(said.stderr or said.stdout).strip()}"
-            )
+            raise BrokerUnavailable(f"the broker's storage cannot be formatted: {(said.stderr or said.stdout).strip()}")
 
     def _launch(self, command: list[str], properties: Path) -> subprocess.Popen[bytes]:
         with self._log_file.open("ab") as output:
@@ -281,9 +273,7 @@ class EmbeddedBroker:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         what = f"ended with code {ended}" if ended is not None else f"did not answer within {_START_S:g} s"
-        raise BrokerUnavailable(
-            f"the embedded broker {what}; its log {self._log_file} ends with:\n{self._log_tail()}"
-        )
+        raise BrokerUnavailable(f"the embedded broker {what}; its log {self._log_file} ends with:\n{self._log_tail()}")
 
     def _log_tail(self) -> str:
         lines = self._log_file.read_text(errors="replace").splitlines()

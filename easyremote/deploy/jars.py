@@ -96,9 +96,7 @@ def _sha256(path: Path) -> str:
 
 
 def _match(directory: Path, pins: dict[str, str]) -> bool:
-    return all(
-        (directory / name).is_file() and _sha256(directory / name) == pin for name, pin in pins.items()
-    )
+    return all((directory / name).is_file() and _sha256(directory / name) == pin for name, pin in pins.items())
 
 
 def _refuse_strangers(fetched: dict[str, Path], pins: dict[str, str]) -> None:

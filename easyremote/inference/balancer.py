@@ -44,9 +44,7 @@ def _least_connections(node: _Node, _function: str) -> float:
 
 def _resource_aware(node: _Node, _function: str) -> float:
     beat = node.heartbeat
-    return (
-        beat.cpu_percent / 100 + beat.memory_percent / 100 + beat.mean_response_s / 10 + node.in_flight / 10
-    )
+    return beat.cpu_percent / 100 + beat.memory_percent / 100 + beat.mean_response_s / 10 + node.in_flight / 10
 
 
 def _least_wait(node: _Node, function: str) -> float:

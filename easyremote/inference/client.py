@@ -30,7 +30,7 @@ from easyremote.topics.follower import Follower
 from easyremote.topics.producer import RecordProducer, delivery_error
 from easyremote.topics.records import Reply, Request, decode_reply, encode
 from easyremote.topics.replying import encode_reply
-from easyremote.topics.wire import CORRELATION_ID, REPLY_PARTITION, REPLY_TOPIC, uuid7
+from easyremote.topics.wire import CORRELATION_ID, REPLY_PARTITION, REPLY_TOPIC, headers_of, uuid7
 
 if TYPE_CHECKING:
     from confluent_kafka import KafkaError, Message
@@ -61,9 +61,9 @@ class CallOptions:
     id: str | None = None
     target: str | None = None
     affinity_key: str | None = None
-    strategy: (
-        Literal["round_robin", "least_connections", "resource_aware", "model_affinity", "least_wait"] | None
-    ) = None
+    strategy: Literal["round_robin", "least_connections", "resource_aware", "model_affinity", "least_wait"] | None = (
+        None
+    )
     model: str | None = None
     priority: Literal["high", "normal", "low"] = "normal"
 
@@ -193,10 +193,8 @@ class _Session:
 
     def _receive(self, messages: Sequence[Message]) -> None:
         for message in messages:
-            correlation_id = next(
-                (content for name, content in message.headers() or () if name == CORRELATION_ID), None
-            )
-            if not isinstance(correlation_id, bytes) or correlation_id not in self._waiting:
+            correlation_id = dict(headers_of(message)).get(CORRELATION_ID)
+            if correlation_id is None or correlation_id not in self._waiting:
                 continue  # another client's, or the second reply of a call that was done twice
             try:
                 reply: Reply | EasyRemoteError = decode_reply(message.value() or b"")
@@ -339,9 +337,7 @@ class AsyncClient:
         """Call a function and return its result; as `Client.call`."""
         return _result(await self.reply(function, *args, options=options, **kwargs))
 
-    async def reply(
-        self, function: str, /, *args: Any, options: CallOptions = _DEFAULT, **kwargs: Any
-    ) -> Reply:
+    async def reply(self, function: str, /, *args: Any, options: CallOptions = _DEFAULT, **kwargs: Any) -> Reply:
         """Call a function and return the whole reply; as `Client.reply`."""
         if self._session is None or self._loop is None:
             raise CallError("use the client as 'async with AsyncClient() as client'")

@@ -81,8 +81,7 @@ class Executor:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._functions: Lane[Job] = Lane("functions", self._run_each, failed, threads=_FUNCTION_THREADS)
         self._models: dict[str, Lane[Job]] = {
-            model.name: Lane(model.name, self._run_together, failed, max_batch=_MODEL_BATCH)
-            for model in node.models
+            model.name: Lane(model.name, self._run_together, failed, max_batch=_MODEL_BATCH) for model in node.models
         }
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -112,9 +111,7 @@ class Executor:
         job.started_ms = _wall_ms()
         if job.call.is_late(job.started_ms):
             late_ms = job.started_ms - (job.call.deadline_ms or 0)
-            self._fail(
-                job, DeadlineExceeded(f"the deadline passed {late_ms:.0f} ms before {job.call.function} ran")
-            )
+            self._fail(job, DeadlineExceeded(f"the deadline passed {late_ms:.0f} ms before {job.call.function} ran"))
             return False
         return True
 

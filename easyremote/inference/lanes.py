@@ -48,8 +48,7 @@ class Lane(Generic[J]):
         self._max_batch = max_batch
         self._jobs: queue.SimpleQueue[J | None] = queue.SimpleQueue()
         self._threads = [
-            threading.Thread(target=self._work, name=f"lane {name} {number}", daemon=True)
-            for number in range(threads)
+            threading.Thread(target=self._work, name=f"lane {name} {number}", daemon=True) for number in range(threads)
         ]
         for thread in self._threads:
             thread.start()

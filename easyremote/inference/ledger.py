@@ -134,11 +134,7 @@ class Ledger:
         with self._changed:
             self._leaving |= leaving
             return self._changed.wait_for(
-                lambda: (
-                    not any(
-                        holding.running for number, holding in self._holdings.items() if number in leaving
-                    )
-                ),
+                lambda: not any(holding.running for number, holding in self._holdings.items() if number in leaving),
                 timeout_s,
             )
 

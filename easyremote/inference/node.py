@@ -70,9 +70,7 @@ class AINodeManager:
         What it offers besides.
     """
 
-    def __init__(
-        self, node_type: str, models: Sequence[BaseAIModel] = (), functions: Sequence[Function] = ()
-    ) -> None:
+    def __init__(self, node_type: str, models: Sequence[BaseAIModel] = (), functions: Sequence[Function] = ()) -> None:
         self.node_type = node_type
         self.models = list(models)
         self.stats = NodeStats()
@@ -100,9 +98,7 @@ class AINodeManager:
 
     def model_states(self) -> list[ModelState]:
         """Return which models it holds."""
-        return [
-            ModelState(model.name, model.version, model.get_stats()["model_loaded"]) for model in self.models
-        ]
+        return [ModelState(model.name, model.version, model.get_stats()["model_loaded"]) for model in self.models]
 
     def get_node_status(self) -> dict[str, Any]:
         """Return `node_type`, `loaded_models`, `model_stats` and `request_stats`, by the contract."""

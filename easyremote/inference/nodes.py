@@ -86,9 +86,7 @@ class NodeWatch:
         now = now_ms()
         with self._lock:
             return [
-                beat
-                for _, (beat, seen_ms) in sorted(self._heartbeats.items())
-                if now - seen_ms <= self._timeout_ms
+                beat for _, (beat, seen_ms) in sorted(self._heartbeats.items()) if now - seen_ms <= self._timeout_ms
             ]
 
     def close(self) -> None:

@@ -20,7 +20,7 @@ from easyremote.topics.producer import delivery_error, is_refused
 from easyremote.topics.records import RecordRef
 from easyremote.topics.replying import dead_letter, encode_reply, error_reply, send_reply
 from easyremote.topics.source import CALLS, Assigned, Batch, BatchSource, Revoked, SourceEvent
-from easyremote.topics.wire import MalformedCall, Origin, parse_call
+from easyremote.topics.wire import MalformedCall, Origin, headers_of, parse_call
 
 if TYPE_CHECKING:
     from confluent_kafka import KafkaError, Message
@@ -137,7 +137,7 @@ class NodeService(Service):
         for message in messages:
             origin = Origin(self._topic, partition, message.offset() or 0, message.timestamp()[1])
             try:
-                call = parse_call(message.value(), message.headers(), origin, self._settings.namespace)
+                call = parse_call(message.value(), headers_of(message), origin, self._settings.namespace)
             except MalformedCall as error:
                 self._reject(message, origin, generation, error)
             else:
@@ -173,9 +173,7 @@ class NodeService(Service):
     def _let_go(self, event: Revoked) -> None:
         if not event.lost:
             if not self._ledger.leave(event.partitions, _HANDOVER_S):
-                log.warning(
-                    "partitions go while a call of theirs runs; it will be done again", who=event.partitions
-                )
+                log.warning("partitions go while a call of theirs runs; it will be done again", who=event.partitions)
             self._producer.flush(_HANDOVER_S)
             self._source.commit(self._ledger.committable(), wait=True)
         self._ledger.drop(event.partitions)
@@ -218,9 +216,7 @@ class NodeService(Service):
         send_reply(self._producer, job.call.address, job.call.traceparent, (job.call.id, value), delivered)
 
     def _undeliverable(self, job: Job, error: EasyRemoteError) -> None:
-        log.warning(
-            "a reply has nowhere to go; the call becomes a dead letter", call=job.call.id, error=str(error)
-        )
+        log.warning("a reply has nowhere to go; the call becomes a dead letter", call=job.call.id, error=str(error))
         dead_letter(
             self._producer,
             self._settings.namespace,
@@ -228,9 +224,7 @@ class NodeService(Service):
             RecordRef(self._topic, job.partition, job.offset),
             error,
             lambda failure, _message: (
-                self._fail(delivery_error("dead letters", failure))
-                if failure is not None
-                else self._finish(job)
+                self._fail(delivery_error("dead letters", failure)) if failure is not None else self._finish(job)
             ),
         )
 
@@ -240,17 +234,13 @@ class NodeService(Service):
                 self._fail(delivery_error("dead letters", failure))
             self._ledger.finish(origin.partition, generation, origin.offset, ran=False)
 
-        reply = error_reply(
-            error, call_id=error.call_id, function=error.function, node_id=self._settings.node_id
-        )
+        reply = error_reply(error, call_id=error.call_id, function=error.function, node_id=self._settings.node_id)
         if error.address is not None:
-            send_reply(
-                self._producer, error.address, None, (error.call_id, encode_reply(reply)), _log_undelivered
-            )
+            send_reply(self._producer, error.address, None, (error.call_id, encode_reply(reply)), _log_undelivered)
         dead_letter(
             self._producer,
             self._settings.namespace,
-            (message.key(), message.value(), message.headers() or ()),
+            (message.key(), message.value(), headers_of(message)),
             RecordRef(origin.topic, origin.partition, origin.offset),
             error,
             finished,
@@ -269,9 +259,7 @@ class NodeService(Service):
             self._source.finished()
 
     def _fail(self, error: Exception) -> None:
-        log.error(
-            "the node cannot go on; what it has not answered will be done after a restart", error=str(error)
-        )
+        log.error("the node cannot go on; what it has not answered will be done after a restart", error=str(error))
         self.loop.call_soon_threadsafe(asyncio.ensure_future, self.crash(error))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import (
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it exports them without saying so
     AdminClient,
     AlterConfigOpType,
     ConfigEntry,
@@ -137,9 +137,7 @@ class TopicAdmin:
             for key, value in topic.config().items():
                 entry = actual[key]
                 if entry.value != value:
-                    origin = (
-                        "" if entry.source == ConfigSource.DYNAMIC_TOPIC_CONFIG.value else " (broker default)"
-                    )
+                    origin = "" if entry.source == ConfigSource.DYNAMIC_TOPIC_CONFIG.value else " (broker default)"
                     differences.append(f"{name}: {key}={entry.value}{origin}, declared {value}")
         if differences:
             raise TopicError(

@@ -116,18 +116,13 @@ class Follower:
                 f"topic {self.topic} does not exist: start a worker, which creates the topics ('easyremote up')"
             )
         numbers = sorted(known.partitions) if partitions is None else partitions
-        return {
-            number: OFFSET_BEGINNING if start == "beginning" else self._end_offset(number)
-            for number in numbers
-        }
+        return {number: OFFSET_BEGINNING if start == "beginning" else self._end_offset(number) for number in numbers}
 
     def _end_offset(self, number: int) -> int:
         deadline = monotonic_s() + _METADATA_S
         while True:
             try:
-                marks = self._consumer.get_watermark_offsets(
-                    TopicPartition(self.topic, number), timeout=_METADATA_S
-                )
+                marks = self._consumer.get_watermark_offsets(TopicPartition(self.topic, number), timeout=_METADATA_S)
             except KafkaException as error:
                 # The leader of a topic that was just made is not known everywhere at once.
                 if not error.args[0].retriable() and error.args[0].code() not in _NOT_YET:

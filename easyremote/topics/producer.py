@@ -193,7 +193,5 @@ def is_refused(error: KafkaError) -> bool:
 def delivery_error(topic: str, error: KafkaError) -> TopicError:
     """Return the exception that says why a record did not reach its topic."""
     if error.code() in (KafkaError._MSG_TIMED_OUT, KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT):  # noqa: SLF001
-        return BrokerUnavailable(
-            f"a record for {topic} was not acknowledged in time ({error}): is Kafka running?"
-        )
+        return BrokerUnavailable(f"a record for {topic} was not acknowledged in time ({error}): is Kafka running?")
     return TopicError(f"a record for {topic} was refused: {error}")

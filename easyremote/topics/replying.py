@@ -50,9 +50,7 @@ def error_body(error: BaseException) -> ErrorBody:
     """Return what a reply says of an exception."""
     retriable = error.retriable if isinstance(error, EasyRemoteError) else False
     kind = getattr(error, "type", None)
-    return ErrorBody(
-        kind if isinstance(kind, str) else type(error).__name__, str(error) or repr(error), retriable
-    )
+    return ErrorBody(kind if isinstance(kind, str) else type(error).__name__, str(error) or repr(error), retriable)
 
 
 def error_reply(  # each is a field of the reply
@@ -119,15 +117,12 @@ def dead_letter(  # noqa: PLR0913  # a record, its place and its reason
 ) -> None:
     """Send a record, given as (key, value, headers), to the dead letters as it came, with why and where from."""
     key, value, headers = record
-    kept = [
-        (name, content.encode() if isinstance(content, str) else content) for name, content in headers or ()
-    ]
     producer.send(
         namespace + topic,
         value,
         key=key,
         headers=[
-            *[(name, content) for name, content in kept if content is not None],
+            *headers,
             (_DLQ_REASON, str(error).encode()),
             (_DLQ_ERROR, type(error).__name__.encode()),
             (_DLQ_TOPIC, origin.topic.encode()),

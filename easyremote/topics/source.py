@@ -123,9 +123,7 @@ class Tick:
 SourceEvent = Batch[T] | Assigned | Revoked | Tick
 
 
-def to_loop(
-    loop: asyncio.AbstractEventLoop, receive: Callable[[Any], None]
-) -> Callable[[SourceEvent[T]], None]:
+def to_loop(loop: asyncio.AbstractEventLoop, receive: Callable[[Any], None]) -> Callable[[SourceEvent[T]], None]:
     """Return a receiver that passes events to `receive` on an event loop, in their order."""
 
     def emit(event: SourceEvent[T]) -> None:
@@ -308,9 +306,7 @@ class BatchSource(Service, Generic[T]):
                 self._on_error(error)
             elif message is not None and message.partition() in self.partitions:
                 # It was under way when its partition was given to us; it must be read again in order.
-                self._consumer.seek(
-                    TopicPartition(self.topic, message.partition() or 0, message.offset() or 0)
-                )
+                self._consumer.seek(TopicPartition(self.topic, message.partition() or 0, message.offset() or 0))
         self._consumer.resume([held_one for held_one in held if held_one.partition in self.partitions])
 
     def _on_assign(self, consumer: Consumer, given: list[TopicPartition]) -> None:
@@ -329,9 +325,7 @@ class BatchSource(Service, Generic[T]):
         self._emit(event)
         # The next owner starts at what is committed, so what is pending is finished and committed first.
         if not event.done.wait(_HANDOVER_S):
-            log.warning(
-                "handing partitions over with work pending; it will be done again", partitions=partitions
-            )
+            log.warning("handing partitions over with work pending; it will be done again", partitions=partitions)
         self.partitions -= set(partitions)
         consumer.incremental_unassign(taken)
 

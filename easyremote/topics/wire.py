@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import msgspec
@@ -18,6 +18,9 @@ from msgspec import Raw, Struct
 from easyremote.errors import MalformedRequest
 from easyremote.topics.catalog import REPLIES
 from easyremote.topics.records import Priority, Request, decode_request
+
+if TYPE_CHECKING:
+    from confluent_kafka import Message
 
 __all__ = [
     "ATTEMPT",
@@ -30,11 +33,12 @@ __all__ = [
     "Headers",
     "MalformedCall",
     "Origin",
+    "headers_of",
     "parse_call",
     "uuid7",
 ]
 
-Headers = Sequence[tuple[str, bytes | str | None]]
+Headers = Sequence[tuple[str, bytes]]
 
 CORRELATION_ID = "kafka_correlationId"
 REPLY_TOPIC = "kafka_replyTopic"
@@ -88,9 +92,7 @@ class Call(Struct, frozen=True, kw_only=True):
         """Say whether the deadline has passed at `now_ms`."""
         return self.deadline_ms is not None and now_ms >= self.deadline_ms
 
-    def headers(
-        self, *, routed_ms: float | None = None, attempt: int | None = None
-    ) -> list[tuple[str, bytes]]:
+    def headers(self, *, routed_ms: float | None = None, attempt: int | None = None) -> list[tuple[str, bytes]]:
         """Return the headers with which the untouched value travels on.
 
         Parameters
@@ -182,6 +184,17 @@ def _text(correlation_id: bytes) -> str:
     return text if text.isprintable() and text else correlation_id.hex()
 
 
+def headers_of(message: Message) -> list[tuple[str, bytes]]:
+    """Return a record's headers that have a value, as bytes."""
+    given = message.headers() or ()
+    pairs = given.items() if isinstance(given, dict) else given
+    return [
+        (str(name), content.encode() if isinstance(content, str) else content)
+        for name, content in pairs
+        if content is not None
+    ]
+
+
 def parse_call(value: bytes | None, headers: Headers | None, origin: Origin, namespace: str = "") -> Call:
     """Return the call that a record stands for.
 
@@ -201,10 +214,7 @@ def parse_call(value: bytes | None, headers: Headers | None, origin: Origin, nam
     MalformedCall
         If the value is no request or a header cannot be read. It carries the reply address, if one is given.
     """
-    given: dict[str, bytes] = {}
-    for name, content in headers or ():
-        if content is not None:
-            given[name] = content.encode() if isinstance(content, str) else content
+    given = dict(headers or ())
     try:
         request = decode_request(value or b"")
         return _joined(request, given, origin, namespace)
@@ -258,15 +268,11 @@ def _partition(given: bytes | None) -> int | None:
     if given is None:
         return None
     if len(given) != 4:
-        raise ValueError(
-            f"header {REPLY_PARTITION} has {len(given)} bytes, not the 4 of a big-endian integer"
-        )
+        raise ValueError(f"header {REPLY_PARTITION} has {len(given)} bytes, not the 4 of a big-endian integer")
     return int.from_bytes(given, "big", signed=True)
 
 
-def _malformed(
-    error: Exception, value: bytes | None, given: dict[str, bytes], origin: Origin
-) -> MalformedCall:
+def _malformed(error: Exception, value: bytes | None, given: dict[str, bytes], origin: Origin) -> MalformedCall:
     body: dict[str, Any] = {}  # Any: it is whatever somebody sent
     try:
         decoded = msgspec.json.decode(value or b"")

@@ -22,9 +22,7 @@ def load_model_class(path: str) -> type[BaseAIModel]:
     try:
         found = getattr(importlib.import_module(module_name), class_name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(
-            f"EASYREMOTE_MODELS={path}: write module:Class, importable here ({error})"
-        ) from error
+        raise ConfigError(f"EASYREMOTE_MODELS={path}: write module:Class, importable here ({error})") from error
     if not (isinstance(found, type) and issubclass(found, BaseAIModel)):
         raise ConfigError(f"EASYREMOTE_MODELS={path}: {found!r} is no subclass of BaseAIModel")
     return found

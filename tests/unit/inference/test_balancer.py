@@ -2,7 +2,7 @@ from easyremote.inference.balancer import Balancer
 from easyremote.topics.records import Heartbeat
 
 
-def _beat(node_id: str, partition: int, **load: float) -> Heartbeat:
+def _beat(node_id: str, partition: int, in_flight: int = 0) -> Heartbeat:
     return Heartbeat(
         node_id=node_id,
         sent_ms=0,
@@ -11,7 +11,7 @@ def _beat(node_id: str, partition: int, **load: float) -> Heartbeat:
         pool="nlp",
         partitions=[partition],
         functions=["f"],
-        **load,
+        in_flight=in_flight,
     )
 
 

@@ -31,13 +31,9 @@ def test_a_call_travels_on_by_its_headers_unchanged() -> None:
 
 
 def test_a_redelivered_record_without_an_id_is_the_same_call() -> None:
-    assert (
-        parse_call(b'{"function": "f"}', None, ORIGIN).id == parse_call(b'{"function": "f"}', None, ORIGIN).id
-    )
+    assert parse_call(b'{"function": "f"}', None, ORIGIN).id == parse_call(b'{"function": "f"}', None, ORIGIN).id
     other = Origin("requests", 1, 8, ORIGIN.timestamp_ms)
-    assert (
-        parse_call(b'{"function": "f"}', None, other).id != parse_call(b'{"function": "f"}', None, ORIGIN).id
-    )
+    assert parse_call(b'{"function": "f"}', None, other).id != parse_call(b'{"function": "f"}', None, ORIGIN).id
 
 
 @pytest.mark.parametrize(
