@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,16 +18,15 @@ from easyremote.inference.nodes import NodeWatch
 from easyremote.settings import Settings
 from easyremote.topics.admin import TopicAdmin
 from easyremote.topics.catalog import declarations
+from easyremote.topics.follower import Follower
 from easyremote.topics.records import decode_reply
 
 pytestmark = pytest.mark.broker
 SOON = CallOptions(timeout_s=20)
 
 
-@pytest.fixture
-def worker(settings: Settings) -> Iterator[Settings]:
-    TopicAdmin(settings).ensure(declarations())
-    process = subprocess.Popen(
+def _start_worker(settings: Settings) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
         [Path(sys.executable).with_name("faust"), "-A", "easyremote", "worker", "-l", "warn"],
         env=os.environ
         | {
@@ -34,19 +34,30 @@ def worker(settings: Settings) -> Iterator[Settings]:
             "EASYREMOTE_NAMESPACE": settings.namespace,
             "EASYREMOTE_DATA_DIR": str(settings.data_dir),
             "EASYREMOTE_FUNCTIONS": "served",
+            "EASYREMOTE_NODE_ID": f"worker-{uuid.uuid4().hex[:6]}",
             "PYTHONPATH": str(Path(__file__).parent),
         },
     )
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def worker(settings: Settings) -> Iterator[Settings]:
+    TopicAdmin(settings).ensure(declarations())
+    process = _start_worker(settings)
     try:
         _await_ready(settings)
         yield settings
     finally:
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        _stop(process)
 
 
 def _await_ready(settings: Settings) -> None:
@@ -114,3 +125,46 @@ def test_a_malformed_record_is_a_dead_letter_with_its_reason_and_origin(worker: 
     assert dict(answer.headers() or [])["kafka_correlationId"] == b"c-1"
     reply = decode_reply(answer.value() or b"")
     assert reply.status == "error"
+
+
+@pytest.mark.faults
+def test_a_worker_killed_between_request_and_reply_leaves_one_reply_after_the_restart(
+    settings: Settings, tmp_path: Path
+) -> None:
+    TopicAdmin(settings).ensure(declarations())
+    started, gate = tmp_path / "started", tmp_path / "gate"
+    os.mkfifo(started)
+    first = _start_worker(settings)
+    try:
+        _await_ready(settings)
+        with Client(settings) as client:
+            reply = client.submit("hold", str(started), str(gate), options=CallOptions(timeout_s=60, id="held"))
+            assert started.read_text() == "running"  # blocks until the function runs
+            first.kill()
+            first.wait()
+            gate.touch()
+            started.unlink()
+            started.touch()
+            second = _start_worker(settings)
+            try:
+                answer = reply.result(60)
+                assert not isinstance(answer, Exception)
+                assert (answer.status, answer.result) == ("ok", "done")
+            finally:
+                _stop(second)
+        assert _count(settings, "replies", b"held") == 1
+    finally:
+        first.kill()
+        first.wait()
+
+
+def _count(settings: Settings, topic: str, key: bytes) -> int:
+    found = 0
+    messages: list[Message] = []
+    follower = Follower(settings, settings.namespace + topic, messages.extend, start="beginning")
+    try:
+        assert follower.wait_caught_up(20)
+        found = sum(message.key() == key for message in messages)
+    finally:
+        follower.close()
+    return found

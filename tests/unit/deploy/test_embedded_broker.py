@@ -1,0 +1,59 @@
+import importlib.util
+import json
+import os
+import socket
+from pathlib import Path
+
+import msgspec
+import pytest
+from easyremote.deploy import broker, jars, java
+from easyremote.deploy.broker import BrokerState, EmbeddedBroker
+from easyremote.errors import ConfigError
+
+
+def test_a_stale_state_file_is_removed(tmp_path: Path) -> None:
+    home = tmp_path / "broker"
+    home.mkdir()
+    # This process lives, but it is no broker of that directory.
+    state = BrokerState("127.0.0.1:1", 1, os.getpid(), 0, "4", "log")
+    (home / "state.json").write_bytes(msgspec.json.encode(state))
+    assert EmbeddedBroker(tmp_path).status() is None
+    assert not (home / "state.json").exists()
+
+
+def test_a_port_in_use_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(broker, "find_java", lambda: "java")
+    monkeypatch.setattr(broker, "ensure_jars", lambda *_args, **_options: [])
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=f"port {port} is in use"):
+            EmbeddedBroker(tmp_path, port=port).start()
+
+
+def test_reset_deletes_only_what_it_made(tmp_path: Path) -> None:
+    foreign = tmp_path / "broker"
+    foreign.mkdir()
+    (foreign / "precious").touch()
+    with pytest.raises(ConfigError, match="was not made"):
+        EmbeddedBroker(tmp_path).reset()
+    assert (foreign / "precious").exists()
+
+
+def test_a_jar_that_is_not_the_pinned_one_is_refused(tmp_path: Path) -> None:
+    def forged(cache: Path) -> list[Path]:
+        for name in json.loads(jars.PINS_FILE.read_text()):
+            (cache / name).write_bytes(b"forged")
+        return list(cache.iterdir())
+
+    with pytest.raises(ConfigError, match="pinned is"):
+        jars.ensure_jars(tmp_path / "kafka" / "jars", forged)
+
+
+def test_no_java_says_how_to_get_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(ConfigError, match="install Java 17 or newer"):
+        java.find_java()
