@@ -55,8 +55,14 @@ class Settings(BaseSettings):
     roles: Annotated[tuple[Role, ...], NoDecode] = ROLES
     node_id: str = Field(default_factory=lambda: f"{socket.gethostname()}-{os.getpid()}", min_length=1)
     node_type: Literal["nlp", "vision", "general"] = "general"
-    models: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), description="models that the node holds, as module:Class, comma separated"
+    models: Annotated[tuple[str, ...] | None, NoDecode] = Field(
+        None, description="models that the node holds, as module:Class, comma separated; unset: its type's"
+    )
+    sentiment_model: str | None = Field(
+        None, description="a model of one's own for sentiment: a folder, a hub name or module:Class"
+    )
+    image_model: str | None = Field(
+        None, description="a model of one's own for images: a state dict of ResNet-50 or module:Class"
     )
     functions: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="modules whose registered functions the node serves, comma separated"

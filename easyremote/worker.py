@@ -21,6 +21,7 @@ from easyremote.agents.retries import Retries, keep_messages
 from easyremote.agents.router import Router, decode_arrived
 from easyremote.errors import ConfigError
 from easyremote.inference.functions import registered
+from easyremote.inference.models import models_of
 from easyremote.inference.node import AINodeManager
 from easyremote.inference.nodes import NodeWatch
 from easyremote.inference.service import NodeService, inference_group
@@ -195,10 +196,7 @@ class Worker(Service):
 def _build_node(settings: Settings) -> AINodeManager:
     for module in settings.functions:
         _import(module)
-    from easyremote.inference.models import load_model_class
-
-    models = [load_model_class(path)() for path in settings.models]
-    return AINodeManager(settings.node_type, models, list(registered))
+    return AINodeManager(settings.node_type, models_of(settings), list(registered))
 
 
 def _import(module: str) -> None:

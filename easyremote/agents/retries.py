@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from easyremote.clock import now_ms
+from easyremote.inference.ledger import Ledger
 from easyremote.topics.catalog import REQUESTS
 from easyremote.topics.producer import delivery_error
-from easyremote.topics.source import Batch, BatchSource, Revoked, SourceEvent
+from easyremote.topics.source import Assigned, Batch, BatchSource, Revoked, SourceEvent
 from easyremote.topics.wire import headers_of
 
 if TYPE_CHECKING:
@@ -48,27 +50,56 @@ class Retries:
         self._producer = producer
         self._delay_ms = delay_ms
         self._failed = failed
+        self._ledger = Ledger()
+        self._timers: dict[int, dict[int, asyncio.TimerHandle]] = {}
 
     async def handle(self, event: SourceEvent[list[Message]], source: BatchSource[list[Message]]) -> None:
-        """Deal with one event of the source; waits for the records to be due, which pauses only this topic."""
-        if isinstance(event, Revoked):
-            event.done.set()
+        """Deal with one event of the source; what is not due yet gets a timer, so nothing behind it has to wait."""
+        if isinstance(event, Assigned):
+            self._ledger.assign(event.partitions)
+        elif isinstance(event, Revoked):
+            self._let_go(event, source)
         elif isinstance(event, Batch):
-            for message in event.content:
-                await self._send_back(message, event.partition, source)
-            source.finished()
+            generation = self._ledger.take(event.partition, [message.offset() or 0 for message in event.content])
+            self._send_due(event, generation, deque(event.content), source)
 
-    async def _send_back(self, message: Message, partition: int, source: BatchSource[list[Message]]) -> None:
-        wait_ms = message.timestamp()[1] + self._delay_ms - now_ms()
-        if wait_ms > 0:
-            await asyncio.sleep(wait_ms / 1000)
-        if partition not in source.partitions:
-            return  # whoever holds the partition now sends it back
+    def _let_go(self, event: Revoked, source: BatchSource[list[Message]]) -> None:
+        # Whoever holds the partitions next sends back what still waits here.
+        for number in event.partitions:
+            for timer in self._timers.pop(number, {}).values():
+                timer.cancel()
+                source.finished()
+        if not event.lost:
+            source.commit(self._ledger.committable())
+        self._ledger.drop(event.partitions)
+        event.done.set()
+
+    def _send_due(
+        self,
+        batch: Batch[list[Message]],
+        generation: int,
+        waiting: deque[Message],
+        source: BatchSource[list[Message]],
+    ) -> None:
+        timers = self._timers.setdefault(batch.partition, {})
+        timers.pop(batch.first_offset, None)
+        while waiting:
+            wait_ms = waiting[0].timestamp()[1] + self._delay_ms - now_ms()
+            if wait_ms > 0:
+                timers[batch.first_offset] = asyncio.get_running_loop().call_later(
+                    wait_ms / 1000, self._send_due, batch, generation, waiting, source
+                )
+                return
+            self._send_back(waiting.popleft(), batch.partition, generation, source)
+        source.finished()
+
+    def _send_back(self, message: Message, partition: int, generation: int, source: BatchSource[list[Message]]) -> None:
         offset = message.offset() or 0
 
         def delivered(error: KafkaError | None, _message: Message) -> None:
             if error is None:
-                source.commit({partition: offset + 1})
+                self._ledger.finish(partition, generation, offset, ran=False)
+                source.commit(self._ledger.committable())
             else:
                 self._failed(delivery_error(self._requests, error))
 

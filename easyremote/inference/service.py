@@ -175,7 +175,7 @@ class NodeService(Service):
             if not self._ledger.leave(event.partitions, _HANDOVER_S):
                 log.warning("partitions go while a call of theirs runs; it will be done again", who=event.partitions)
             self._producer.flush(_HANDOVER_S)
-            self._source.commit(self._ledger.committable(), wait=True)
+            self._source.commit(self._ledger.committable())
         self._ledger.drop(event.partitions)
         event.done.set()
         self._changed()

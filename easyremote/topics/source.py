@@ -40,7 +40,8 @@ __all__ = [
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
-_POLL_S = 0.1
+_COMMIT_S = 0.05
+"""Most time between noting an offset and committing it, and so how long one poll may wait."""
 _PAUSED_POLL_S = 0.005
 _HANDOVER_S = 5.0
 _MAX_PENDING = 8
@@ -174,6 +175,8 @@ class BatchSource(Service, Generic[T]):
         self._emit = emit
         self._slots = threading.Semaphore(_MAX_PENDING)
         self._stopping = threading.Event()
+        self._noting = threading.Lock()
+        self._to_commit: dict[int, int] = {}
         self._joined = asyncio.Event()
         self.partitions: frozenset[int] = frozenset()
         self._consumer = Consumer(
@@ -212,18 +215,13 @@ class BatchSource(Service, Generic[T]):
         """Say that one event has been dealt with."""
         self._slots.release()
 
-    def commit(self, offsets: dict[int, int], *, wait: bool = False) -> None:
-        """Commit the next offset to read of each partition; a commit that fails only repeats work."""
-        held = {partition: offset for partition, offset in offsets.items() if partition in self.partitions}
-        if not held:
-            return
-        try:
-            if wait:
-                self._consumer.commit(offsets=self.positions(held), asynchronous=False)
-            else:
-                self._consumer.commit(offsets=self.positions(held), asynchronous=True)
-        except KafkaException as error:
-            log.warning("offsets were not committed; their records will be seen again", error=str(error))
+    def commit(self, offsets: dict[int, int]) -> None:
+        """Note the next offset to read of each partition; the source's thread commits it within `_COMMIT_S`.
+
+        Only that thread touches the consumer: a commit from another one while it polls has blocked both for ever.
+        """
+        with self._noting:
+            self._to_commit |= offsets
 
     def positions(self, offsets: dict[int, int]) -> list[TopicPartition]:
         """Return the offsets as the client wants them."""
@@ -248,14 +246,17 @@ class BatchSource(Service, Generic[T]):
 
     def _consume(self) -> None:
         profile = self._profile
-        ticked = monotonic_s()
+        ticked = committed = monotonic_s()
         fresh = False
         while not self._stopping.is_set():
             now = monotonic_s()
+            if now - committed >= _COMMIT_S:
+                self._commit_noted(wait=False)
+                committed = now
             if fresh and profile.tick_s and now - ticked >= profile.tick_s:
                 self._put(Tick())
                 ticked, fresh = now, False
-            wait_s = profile.tick_s if fresh and profile.tick_s else _POLL_S
+            wait_s = profile.tick_s if fresh and profile.tick_s else _COMMIT_S
             first = self._consumer.poll(wait_s)
             if first is None:
                 continue
@@ -267,6 +268,20 @@ class BatchSource(Service, Generic[T]):
                 content = self._decode(partition, group)
                 self._put(Batch(self.topic, partition, first_offset, last_offset + 1, content))
             fresh = True
+
+    def _commit_noted(self, *, wait: bool) -> None:
+        with self._noting:
+            noted, self._to_commit = self._to_commit, {}
+        held = {partition: offset for partition, offset in noted.items() if partition in self.partitions}
+        if not held:
+            return
+        try:
+            if wait:
+                self._consumer.commit(offsets=self.positions(held), asynchronous=False)
+            else:
+                self._consumer.commit(offsets=self.positions(held), asynchronous=True)
+        except KafkaException as error:
+            log.warning("offsets were not committed; their records will be seen again", error=str(error))
 
     def _by_partition(self, messages: Sequence[Message]) -> dict[int, list[Message]]:
         groups: dict[int, list[Message]] = {}
@@ -326,6 +341,7 @@ class BatchSource(Service, Generic[T]):
         # The next owner starts at what is committed, so what is pending is finished and committed first.
         if not event.done.wait(_HANDOVER_S):
             log.warning("handing partitions over with work pending; it will be done again", partitions=partitions)
+        self._commit_noted(wait=True)
         self.partitions -= set(partitions)
         consumer.incremental_unassign(taken)
 

@@ -34,6 +34,7 @@ def _start_worker(settings: Settings) -> subprocess.Popen[bytes]:
             "EASYREMOTE_NAMESPACE": settings.namespace,
             "EASYREMOTE_DATA_DIR": str(settings.data_dir),
             "EASYREMOTE_FUNCTIONS": "served",
+            "EASYREMOTE_MODELS": "",
             "EASYREMOTE_NODE_ID": f"worker-{uuid.uuid4().hex[:6]}",
             "PYTHONPATH": str(Path(__file__).parent),
         },
