@@ -16,8 +16,8 @@ from easyremote.errors import ConfigError
 
 __all__ = ["ROLES", "Role", "Settings", "load_settings", "user_data_dir"]
 
-Role = Literal["router", "inference"]
-ROLES: tuple[Role, ...] = ("router", "inference")
+Role = Literal["router", "streams", "inference", "edge"]
+ROLES: tuple[Role, ...] = ("router", "streams", "inference", "edge")
 
 
 def user_data_dir() -> Path:
@@ -70,6 +70,16 @@ class Settings(BaseSettings):
     pool: str | None = Field(
         None, pattern=r"^[A-Za-z0-9_-]+$", description="the node's inference.<pool>; unset: its type"
     )
+
+    window_s: float = Field(10.0, ge=0.001, description="length of the tumbling windows of readings, s")
+    lateness_s: float = Field(5.0, ge=0, description="how far behind its series' newest a reading may be, s")
+    idle_s: float = Field(30.0, gt=0, description="silence after which a series' windows are closed, s")
+    z_threshold: float = Field(4.0, ge=0, description="absolute z-score of an anomaly; 0: no detection")
+    commit_interval_ms: int = Field(100, ge=10, description="between two transactions of the streams")
+
+    device_id: str | None = Field(None, min_length=1, description="of the edge device; unset: none runs here")
+    device_location: str = Field("unknown", min_length=1, description="where the edge device is")
+    sensor_interval_s: float = Field(10.0, gt=0, description="between two readings of a sensor, s")
 
     max_payload_bytes: int = Field(1_000_000, ge=1_024, description="largest request or result, bytes")
     heartbeat_ms: int = Field(500, ge=50, description="between a node's heartbeats")

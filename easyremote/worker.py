@@ -7,6 +7,7 @@ import importlib
 import logging
 import sys
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Any
 
 import faust
@@ -16,9 +17,12 @@ from faust.types import TopicT
 from mode import Service
 
 from easyremote.agents.channel import SourceChannel
+from easyremote.agents.devices import DeviceService
 from easyremote.agents.heartbeat import HeartbeatService
 from easyremote.agents.retries import Retries, keep_messages
 from easyremote.agents.router import Router, decode_arrived
+from easyremote.agents.streams import Streams, decode_readings
+from easyremote.edge import EdgeDevice, SimulatedSensors
 from easyremote.errors import ConfigError
 from easyremote.inference.functions import registered
 from easyremote.inference.models import models_of
@@ -27,10 +31,10 @@ from easyremote.inference.nodes import NodeWatch
 from easyremote.inference.service import NodeService, inference_group
 from easyremote.settings import Settings, load_settings
 from easyremote.topics.admin import TopicAdmin
-from easyremote.topics.catalog import REQUESTS, RETRIES, declarations
+from easyremote.topics.catalog import READINGS, REQUESTS, RETRIES, declarations
 from easyremote.topics.connection import faust_broker_url, faust_credentials
 from easyremote.topics.producer import RecordProducer
-from easyremote.topics.source import CALLS, BatchSource, Profile, SourceEvent, to_loop
+from easyremote.topics.source import CALLS, STREAMS, BatchSource, Profile, SourceEvent, to_loop
 
 __all__ = ["Worker", "build_app"]
 
@@ -51,6 +55,8 @@ class Agents:
         self._handlers: dict[str, tuple[Handler, BatchSource[Any]]] = {}
         self.channels: dict[str, Any] = {}  # Any: Faust's channel, whose type leaves `send` open
         names = ["router", *RETRIES.values()] if "router" in settings.roles else []
+        if "streams" in settings.roles:
+            names.append("streams")
         for name in names:
             self.channels[name] = SourceChannel(app)
             app.agent(self.channels[name], name=f"easyremote.{name}")(self._agent(name))
@@ -92,6 +98,7 @@ class Worker(Service):
         self._nodes: NodeWatch | None = None
         self._producer: RecordProducer | None = None
         self._heartbeat: HeartbeatService | None = None
+        self._streams: Streams | None = None
         self._parts: list[Service] = []
 
     async def on_start(self) -> None:
@@ -107,6 +114,10 @@ class Worker(Service):
             await self._start_inference(admin)
         if "router" in settings.roles:
             await self._start_router(admin)
+        if "streams" in settings.roles:
+            await self._start_streams(admin)
+        if "edge" in settings.roles:
+            await self._start_edge()
         await self._start(self._heartbeat)
 
     async def on_stop(self) -> None:
@@ -114,6 +125,8 @@ class Worker(Service):
         self._ready.clear()
         for part in reversed([part for part in self._parts if part is not self._heartbeat]):
             await part.stop()
+        if self._streams is not None:
+            await asyncio.to_thread(self._streams.close)
         if self._heartbeat is not None:
             await self._heartbeat.stop()
         if self._nodes is not None:
@@ -167,11 +180,31 @@ class Worker(Service):
             await self._start_source(admin, name, name, CALLS, keep_messages, retries.handle)
         self.add_future(self._when_joined("router", source))
 
+    async def _start_streams(self, admin: TopicAdmin) -> None:
+        settings = self._settings
+        self._streams = Streams(settings, self._group("streams"))
+        profile = replace(STREAMS, tick_s=settings.commit_interval_ms / 1000)
+        source = await self._start_source(
+            admin, "streams", READINGS, profile, decode_readings, self._streams.handle, self._streams.restore
+        )
+        self.add_future(self._when_joined("streams", source))
+
+    async def _start_edge(self) -> None:
+        settings = self._settings
+        assert self._producer is not None
+        if settings.device_id is not None:
+            device = EdgeDevice(settings.device_id, settings.device_location)
+            await self._start(DeviceService(settings, device, SimulatedSensors(settings.device_id), self._producer))
+        self._is_ready("edge")
+
+    def _group(self, name: str) -> str:
+        return f"{self._settings.namespace}easyremote.{name}"
+
     async def _when_joined(self, role: str, source: BatchSource[Any]) -> None:
         await source.joined()
         self._is_ready(role)
 
-    async def _start_source(  # a source and who handles its events
+    async def _start_source(  # noqa: PLR0913, PLR0917  # a source and who handles its events
         self,
         admin: TopicAdmin,
         name: str,
@@ -179,14 +212,15 @@ class Worker(Service):
         profile: Profile,
         decode: Callable[..., Any],
         handle: Handler,
+        prepare: Callable[[tuple[int, ...]], dict[int, int]] = lambda _partitions: {},
     ) -> BatchSource[Any]:
-        group = f"{self._settings.namespace}easyremote.{name}"
+        group = self._group(name)
         await asyncio.to_thread(admin.set_group_session, group)
         emit: Callable[[SourceEvent[Any]], None] = to_loop(
             asyncio.get_running_loop(), self._agents.channels[name].hand_over
         )
         source: BatchSource[Any] = BatchSource(
-            self._settings, self._settings.namespace + topic, group, profile, decode, emit
+            self._settings, self._settings.namespace + topic, group, profile, decode, emit, prepare=prepare
         )
         self._agents.handle(name, handle, source)
         await self._start(source)

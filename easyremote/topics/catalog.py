@@ -9,6 +9,7 @@ __all__ = [
     "AGGREGATES",
     "ALERTS",
     "DEAD_LETTERS",
+    "LARGEST_RECORD_BYTES",
     "LATE",
     "MALFORMED_READINGS",
     "NODES",
@@ -37,6 +38,9 @@ ALERTS = "alerts"
 STREAMS_CHANGELOG = "streams.changelog"
 POOLS = ("nlp", "vision", "general")
 """The pools that always exist; a node of another pool declares its own."""
+
+LARGEST_RECORD_BYTES = 4 * 1024 * 1024
+"""Of the dead letters; other topics take half, so that whatever came in has room there with its reason."""
 
 _HOUR_MS = 3_600_000
 _DAY_MS = 24 * _HOUR_MS
@@ -74,7 +78,7 @@ class TopicDeclaration:
     value: str
     written_by: str
     read_by: str
-    max_message_bytes: int = 2 * 1024 * 1024
+    max_message_bytes: int = LARGEST_RECORD_BYTES // 2
 
     def config(self) -> dict[str, str]:
         """Return the topic's settings as the broker names them."""
@@ -146,6 +150,7 @@ def declarations(*pools: str) -> list[TopicDeclaration]:
             retention_ms=30 * _DAY_MS,
             key="as it came",
             value="as it came, byte for byte",
+            max_message_bytes=LARGEST_RECORD_BYTES,
             written_by="router, nodes",
             read_by="whoever is on call",
         ),
@@ -179,7 +184,7 @@ def declarations(*pools: str) -> list[TopicDeclaration]:
         ),
         TopicDeclaration(
             name=LATE,
-            value="LateReading",
+            value="the reading as it came, and Lateness",
             written_by="streams",
             read_by="data engineers",
             **readings_kind,  # type: ignore[arg-type]
@@ -190,6 +195,7 @@ def declarations(*pools: str) -> list[TopicDeclaration]:
             retention_ms=30 * _DAY_MS,
             key="as it came",
             value="as it came, byte for byte",
+            max_message_bytes=LARGEST_RECORD_BYTES,
             written_by="streams",
             read_by="whoever is on call",
         ),
@@ -213,8 +219,8 @@ def declarations(*pools: str) -> list[TopicDeclaration]:
             cleanup="compact",
             retention_ms=-1,
             timestamp_type="LogAppendTime",
-            key="page of the state",
-            value="page, binary",
+            key="device id and metric",
+            value="state of a series, binary; and the next offset to read",
             written_by="streams",
             read_by="streams, when they take a partition over",
         ),

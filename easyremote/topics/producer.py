@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from easyremote.errors import BrokerUnavailable, PayloadTooLarge, TopicError
+from easyremote.topics.catalog import LARGEST_RECORD_BYTES
 from easyremote.topics.connection import confluent_config
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class RecordProducer:
                 "enable.idempotence": True,
                 "linger.ms": 0,
                 "max.in.flight.requests.per.connection": 1,
-                "message.max.bytes": 2 * settings.max_payload_bytes,
+                "message.max.bytes": LARGEST_RECORD_BYTES,
                 "queue.buffering.max.messages": 200_000,
                 "delivery.timeout.ms": 30_000,
                 "retry.backoff.ms": 20,
@@ -94,8 +95,7 @@ class RecordProducer:
                 if error.args[0].code() == KafkaError.MSG_SIZE_TOO_LARGE:
                     raise PayloadTooLarge(
                         f"a record of {len(value or b'')} bytes for {topic} is above the limit of "
-                        f"{2 * self._settings.max_payload_bytes} bytes (EASYREMOTE_MAX_PAYLOAD_BYTES counts "
-                        "half): send less"
+                        f"{LARGEST_RECORD_BYTES} bytes: send less"
                     ) from error
                 raise TopicError(f"a record for {topic} cannot be sent: {error}") from error
             else:

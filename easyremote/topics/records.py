@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 __all__ = [
     "Aggregate",
     "Alert",
     "ErrorBody",
     "Heartbeat",
-    "LateReading",
+    "Lateness",
     "ModelState",
     "Reading",
     "RecordRef",
@@ -21,11 +21,13 @@ __all__ = [
     "Request",
     "TimingsMs",
     "decode_heartbeat",
+    "decode_reading",
     "decode_reply",
     "decode_request",
     "encode",
 ]
 
+Name = Annotated[str, Meta(min_length=1)]
 Priority = Literal["high", "normal", "low"]
 Strategy = Literal["round_robin", "least_connections", "resource_aware", "model_affinity", "least_wait"]
 
@@ -128,10 +130,11 @@ class Heartbeat(Struct, frozen=True, kw_only=True):
 class Reading(Struct, frozen=True, kw_only=True):
     """Value of a record on `readings`: one measurement of one metric of one device, at its event time."""
 
-    device_id: str
-    metric: str
-    value: float
-    timestamp_ms: int
+    device_id: Name
+    metric: Name
+    value: Annotated[float, Meta(ge=-1e150, le=1e150)]
+    """Its square must be finite too."""
+    timestamp_ms: Annotated[int, Meta(ge=0, lt=2**48)]
 
 
 class RecordRef(Struct, frozen=True):
@@ -162,17 +165,13 @@ class Aggregate(Struct, frozen=True, kw_only=True):
     final: bool = True
 
 
-class LateReading(Struct, frozen=True, kw_only=True):
-    """Value of a record on `readings.late`: a reading that its window no longer took, or not yet."""
+class Lateness(Struct, frozen=True, kw_only=True):
+    """What a record on `readings.late` has under `lateness`, beside everything that the reading had."""
 
-    device_id: str
-    metric: str
-    value: float
-    timestamp_ms: int
     window_start: int
     window_end: int
     lateness_ms: int
-    """How far behind the watermark (`late`) or ahead of the wall clock (`future`) it was, ms."""
+    """How far behind what its windows still take (`late`), or ahead of the wall clock (`future`), ms."""
     reason: Literal["late", "future"]
     source: RecordRef
 
@@ -198,4 +197,5 @@ _encoder = msgspec.json.Encoder()
 encode = _encoder.encode
 decode_request = msgspec.json.Decoder(Request).decode
 decode_reply = msgspec.json.Decoder(Reply).decode
+decode_reading = msgspec.json.Decoder(Reading).decode
 decode_heartbeat = msgspec.json.Decoder(Heartbeat).decode

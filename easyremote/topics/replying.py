@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "NO_TIME",
     "dead_letter",
+    "dead_letter_headers",
     "encode_reply",
     "error_body",
     "error_reply",
@@ -121,13 +122,18 @@ def dead_letter(  # noqa: PLR0913  # a record, its place and its reason
         namespace + topic,
         value,
         key=key,
-        headers=[
-            *headers,
-            (_DLQ_REASON, str(error).encode()),
-            (_DLQ_ERROR, type(error).__name__.encode()),
-            (_DLQ_TOPIC, origin.topic.encode()),
-            (_DLQ_PARTITION, b"%d" % origin.partition),
-            (_DLQ_OFFSET, b"%d" % origin.offset),
-        ],
+        headers=dead_letter_headers(headers, origin, error),
         on_delivery=on_delivery,
     )
+
+
+def dead_letter_headers(headers: Headers, origin: RecordRef, error: Exception) -> list[tuple[str, bytes]]:
+    """Return a dead letter's headers: those that the record had, and why and where from."""
+    return [
+        *headers,
+        (_DLQ_REASON, str(error).encode()),
+        (_DLQ_ERROR, type(error).__name__.encode()),
+        (_DLQ_TOPIC, origin.topic.encode()),
+        (_DLQ_PARTITION, b"%d" % origin.partition),
+        (_DLQ_OFFSET, b"%d" % origin.offset),
+    ]

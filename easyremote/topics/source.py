@@ -42,8 +42,11 @@ T = TypeVar("T")
 
 _COMMIT_S = 0.05
 """Most time between noting an offset and committing it, and so how long one poll may wait."""
+_PATIENCE_S = 1.0
+"""A pause throws away what is prefetched, so a short jam is just waited out."""
 _PAUSED_POLL_S = 0.005
 _HANDOVER_S = 5.0
+_IDLE_TICK_S = 1.0
 _MAX_PENDING = 8
 
 
@@ -58,7 +61,7 @@ class Profile:
     fill_s : float
         How long a batch that is not full waits for more after its first record, s.
     tick_s : float
-        Time between two `Tick` events while something has come since the last, s; 0: none.
+        Time between two `Tick` events while something has come since the last, s; a second if nothing has; 0: none.
     client : dict
         librdkafka's settings beyond the common ones.
     """
@@ -113,12 +116,15 @@ class Revoked:
 
     partitions: tuple[int, ...]
     lost: bool
+    group: Any = None  # Any: as in `Tick`
     done: threading.Event = field(default_factory=threading.Event)
 
 
 @dataclass(frozen=True)
 class Tick:
-    """Time has passed: commit what is pending."""
+    """Time has passed: commit what is pending; `group` ties a transaction to this member of the group."""
+
+    group: Any  # Any: opaque to everyone but the client
 
 
 SourceEvent = Batch[T] | Assigned | Revoked | Tick
@@ -154,11 +160,14 @@ class BatchSource(Service, Generic[T]):
         `(partition, messages) -> content`; runs on the source's thread.
     emit : callable
         Receiver of events, called on the source's thread.
+    prepare : callable, optional
+        `(partitions) -> {partition: offset}`: called on the source's thread before it reads partitions that it was
+        given; where to start each, for a receiver that keeps its own account. Unset: where the group stands.
     """
 
     abstract = False
 
-    def __init__(  # each of them is a different thing that a source must be told
+    def __init__(  # noqa: PLR0913  # each of them is a different thing that a source must be told
         self,
         settings: Settings,
         topic: str,
@@ -166,6 +175,8 @@ class BatchSource(Service, Generic[T]):
         profile: Profile,
         decode: Callable[[int, Sequence[Message]], T],
         emit: Callable[[SourceEvent[T]], None],
+        *,
+        prepare: Callable[[tuple[int, ...]], dict[int, int]] = lambda _partitions: {},
         **kwargs: Any,  # Any: mode's own options
     ) -> None:
         self.topic = topic
@@ -173,6 +184,7 @@ class BatchSource(Service, Generic[T]):
         self._profile = profile
         self._decode = decode
         self._emit = emit
+        self._prepare = prepare
         self._slots = threading.Semaphore(_MAX_PENDING)
         self._stopping = threading.Event()
         self._noting = threading.Lock()
@@ -227,10 +239,6 @@ class BatchSource(Service, Generic[T]):
         """Return the offsets as the client wants them."""
         return [TopicPartition(self.topic, partition, offset) for partition, offset in offsets.items()]
 
-    def group_metadata(self) -> Any:
-        """Return what ties a transaction to this member of the group (opaque to everyone but the client)."""
-        return self._consumer.consumer_group_metadata()
-
     def _run(self) -> None:
         try:
             self._consumer.subscribe(
@@ -253,11 +261,11 @@ class BatchSource(Service, Generic[T]):
             if now - committed >= _COMMIT_S:
                 self._commit_noted(wait=False)
                 committed = now
-            if fresh and profile.tick_s and now - ticked >= profile.tick_s:
-                self._put(Tick())
+            if profile.tick_s and now - ticked >= (profile.tick_s if fresh else _IDLE_TICK_S):
+                if self.partitions:
+                    self._put(Tick(self._consumer.consumer_group_metadata()))
                 ticked, fresh = now, False
-            wait_s = profile.tick_s if fresh and profile.tick_s else _COMMIT_S
-            first = self._consumer.poll(wait_s)
+            first = self._consumer.poll(_COMMIT_S)
             if first is None:
                 continue
             messages = [first, *self._consumer.consume(profile.max_records - 1, profile.fill_s)]
@@ -304,7 +312,7 @@ class BatchSource(Service, Generic[T]):
             log.warning("the broker cannot be read just now; trying on", topic=self.topic, error=str(error))
 
     def _put(self, event: SourceEvent[T]) -> None:
-        if not self._slots.acquire(blocking=False):
+        if not self._slots.acquire(timeout=_PATIENCE_S):
             self._wait_for_slot()
         self._emit(event)
 
@@ -325,8 +333,12 @@ class BatchSource(Service, Generic[T]):
         self._consumer.resume([held_one for held_one in held if held_one.partition in self.partitions])
 
     def _on_assign(self, consumer: Consumer, given: list[TopicPartition]) -> None:
-        consumer.incremental_assign(given)
         partitions = tuple(one.partition for one in given)
+        starts = self._prepare(partitions)
+        for one in given:
+            if one.partition in starts:
+                one.offset = starts[one.partition]
+        consumer.incremental_assign(given)
         self.partitions |= set(partitions)
         log.info("partitions assigned", topic=self.topic, partitions=partitions)
         self._emit(Assigned(partitions))
@@ -336,7 +348,7 @@ class BatchSource(Service, Generic[T]):
     def _on_revoke(self, consumer: Consumer, taken: list[TopicPartition]) -> None:
         partitions = tuple(one.partition for one in taken)
         log.info("partitions revoked", topic=self.topic, partitions=partitions)
-        event = Revoked(partitions, lost=False)
+        event = Revoked(partitions, lost=False, group=consumer.consumer_group_metadata())
         self._emit(event)
         # The next owner starts at what is committed, so what is pending is finished and committed first.
         if not event.done.wait(_HANDOVER_S):

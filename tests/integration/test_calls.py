@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-import threading
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,65 +10,21 @@ import pytest
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 from easyremote import CallOptions, Client
 from easyremote.errors import InvalidArguments, RemoteError, UnknownFunction
-from easyremote.inference.nodes import NodeWatch
 from easyremote.settings import Settings
 from easyremote.topics.admin import TopicAdmin
 from easyremote.topics.catalog import declarations
-from easyremote.topics.follower import Follower
 from easyremote.topics.records import decode_reply
+from workers import await_ready, kill, running, start_worker, stop, tail
 
 pytestmark = pytest.mark.broker
 SOON = CallOptions(timeout_s=20)
 
 
-def _start_worker(settings: Settings) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [Path(sys.executable).with_name("faust"), "-A", "easyremote", "worker", "-l", "warn"],
-        env=os.environ
-        | {
-            "EASYREMOTE_KAFKA": settings.bootstrap_servers(),
-            "EASYREMOTE_NAMESPACE": settings.namespace,
-            "EASYREMOTE_DATA_DIR": str(settings.data_dir),
-            "EASYREMOTE_FUNCTIONS": "served",
-            "EASYREMOTE_MODELS": "",
-            "EASYREMOTE_NODE_ID": f"worker-{uuid.uuid4().hex[:6]}",
-            "PYTHONPATH": str(Path(__file__).parent),
-        },
-    )
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(20)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-
-
 @pytest.fixture
 def worker(settings: Settings) -> Iterator[Settings]:
     TopicAdmin(settings).ensure(declarations())
-    process = _start_worker(settings)
-    try:
-        _await_ready(settings)
+    with running(settings, "router", "inference"):
         yield settings
-    finally:
-        _stop(process)
-
-
-def _await_ready(settings: Settings) -> None:
-    beat = threading.Event()
-    watch = NodeWatch(settings, changed=beat.set)
-    try:
-        for _ in range(100):
-            beat.clear()
-            if any(set(one.ready) == {"inference", "router"} and one.partitions for one in watch.live()):
-                return
-            beat.wait(0.5)
-        pytest.fail("the worker is not ready after 50 s")
-    finally:
-        watch.close()
 
 
 def _next(settings: Settings, topic: str, partition: int = 0) -> Message:
@@ -135,37 +87,26 @@ def test_a_worker_killed_between_request_and_reply_leaves_one_reply_after_the_re
     TopicAdmin(settings).ensure(declarations())
     started, gate = tmp_path / "started", tmp_path / "gate"
     os.mkfifo(started)
-    first = _start_worker(settings)
+    roles = {"EASYREMOTE_ROLES": "router,inference"}
+    first = start_worker(settings, **roles)
     try:
-        _await_ready(settings)
+        await_ready(settings, "router", "inference")
         with Client(settings) as client:
             reply = client.submit("hold", str(started), str(gate), options=CallOptions(timeout_s=60, id="held"))
             assert started.read_text() == "running"  # blocks until the function runs
-            first.kill()
-            first.wait()
+            kill(first)
             gate.touch()
             started.unlink()
             started.touch()
-            second = _start_worker(settings)
+            second = start_worker(settings, **roles)
             try:
                 answer = reply.result(60)
                 assert not isinstance(answer, Exception)
                 assert (answer.status, answer.result) == ("ok", "done")
             finally:
-                _stop(second)
-        assert _count(settings, "replies", b"held") == 1
+                stop(second)
+        with tail(settings, "replies") as replies:
+            assert len(replies.wait_for(bool)) == 1
+            assert replies.messages[0].key() == b"held"
     finally:
-        first.kill()
-        first.wait()
-
-
-def _count(settings: Settings, topic: str, key: bytes) -> int:
-    found = 0
-    messages: list[Message] = []
-    follower = Follower(settings, settings.namespace + topic, messages.extend, start="beginning")
-    try:
-        assert follower.wait_caught_up(20)
-        found = sum(message.key() == key for message in messages)
-    finally:
-        follower.close()
-    return found
+        kill(first)

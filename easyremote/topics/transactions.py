@@ -1,0 +1,272 @@
+"""Exactly once: records, the state they came from and the offsets that they used up, in one Kafka transaction."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import structlog
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    Consumer,
+    ConsumerGroupTopicPartitions,
+    KafkaError,
+    KafkaException,
+    Message,
+    Producer,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient
+
+from easyremote.clock import monotonic_s
+from easyremote.errors import BrokerUnavailable, TopicError
+from easyremote.topics.catalog import LARGEST_RECORD_BYTES
+from easyremote.topics.connection import confluent_config
+
+if TYPE_CHECKING:
+    from easyremote.settings import Settings
+
+__all__ = ["MembershipChanged", "Output", "Transactions", "committed_offsets", "read_latest"]
+
+log = structlog.get_logger(__name__)
+
+_CALL_S = 10.0
+"""Most time of one call to the broker; the transaction itself is given up by the broker after as long."""
+_GIVE_UP_S = 30.0
+_FULL_QUEUE_WAIT_S = 0.01
+_RETRY_S = 0.1
+
+
+class MembershipChanged(TopicError):
+    """The group's members or epochs have changed; nothing of the transaction has happened."""
+
+    retriable = True
+
+
+class Output(NamedTuple):
+    """A record to be sent in a transaction; full name of the topic, partition None: by the key."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    partition: int | None = None
+    headers: list[tuple[str, bytes]] | None = None
+
+
+class Transactions:
+    """Commits outputs and offsets together, and finds out what became of a commit whose answer was lost.
+
+    Not for several threads at once.
+
+    Parameters
+    ----------
+    settings : Settings
+        Where the broker is.
+    transactional_id : str
+        Of this worker: a new one of the same id ends what the old one left open.
+    group, topic : str
+        Full names of the group and the topic whose offsets are committed.
+    """
+
+    def __init__(self, settings: Settings, transactional_id: str, group: str, topic: str) -> None:
+        self._settings = settings
+        self._id = transactional_id
+        self._group = group
+        self._topic = topic
+        self._producer: Producer | None = None
+
+    def open(self) -> None:
+        """Make the producer and end what another one of this id left open.
+
+        Raises
+        ------
+        BrokerUnavailable
+            If no broker answers.
+        """
+        producer = Producer(
+            confluent_config(self._settings)
+            | {
+                "transactional.id": self._id,
+                # A transaction that is left open stalls every reader of what is committed.
+                "transaction.timeout.ms": int(_CALL_S * 1000),
+                "linger.ms": 5,
+                "queue.buffering.max.messages": 1_000_000,
+                "queue.buffering.max.kbytes": 256 * 1024,
+                "message.max.bytes": LARGEST_RECORD_BYTES,
+                "compression.type": "lz4",
+            }
+        )
+        try:
+            producer.init_transactions(_GIVE_UP_S)
+        except KafkaException as error:
+            raise BrokerUnavailable(f"transactions cannot begin: {error}") from error
+        self._producer = producer
+
+    def commit(self, outputs: Sequence[Output], offsets: dict[int, int], group: Any) -> None:
+        """Send and commit; return when all of it has happened, once.
+
+        Parameters
+        ----------
+        outputs : sequence of Output
+            The records.
+        offsets : dict of int to int
+            Next offset to read of each partition that was worked on.
+        group : object
+            What a `Tick` or a `Revoked` of the source brought.
+
+        Raises
+        ------
+        MembershipChanged
+            If it did not happen because the group has changed: commit again with a newer `group`, unless the
+            partitions are lost.
+        BrokerUnavailable
+            If no broker answers for 30 s.
+        """
+        deadline = monotonic_s() + _GIVE_UP_S
+        while True:
+            try:
+                if self._producer is None:
+                    self.open()
+                    if self._is_committed(offsets):
+                        return
+                self._try(outputs, offsets, group)
+            except KafkaException as error:
+                self._recover(error.args[0], deadline)
+            else:
+                return
+
+    def close(self) -> None:
+        """Let the producer go; nothing is pending between two commits."""
+        self._producer = None
+
+    def _try(self, outputs: Sequence[Output], offsets: dict[int, int], group: Any) -> None:
+        producer = self._producer
+        assert producer is not None
+        producer.begin_transaction()
+        for output in outputs:
+            self._produce(producer, output)
+        places = [TopicPartition(self._topic, number, offset) for number, offset in offsets.items()]
+        producer.send_offsets_to_transaction(places, group, _CALL_S)
+        producer.commit_transaction(_CALL_S)
+
+    def _produce(self, producer: Producer, output: Output) -> None:
+        arguments = {} if output.partition is None else {"partition": output.partition}
+        while True:
+            try:
+                producer.produce(
+                    output.topic,
+                    output.value,
+                    key=output.key,
+                    headers=output.headers,  # type: ignore[arg-type]  # the stub's list is invariant
+                    **arguments,  # type: ignore[arg-type]
+                )
+            except BufferError:
+                producer.poll(_FULL_QUEUE_WAIT_S)
+            else:
+                return
+
+    def _recover(self, error: KafkaError, deadline: float) -> None:
+        gone = error.code() in (KafkaError.FENCED_INSTANCE_ID, KafkaError.ILLEGAL_GENERATION,
+                                KafkaError.UNKNOWN_MEMBER_ID, KafkaError.STALE_MEMBER_EPOCH)  # fmt: skip
+        if error.txn_requires_abort():
+            try:
+                assert self._producer is not None
+                self._producer.abort_transaction(_CALL_S)
+            except KafkaException as second:
+                log.warning("a transaction could not be taken back; its producer is given up", error=str(second))
+                self._producer = None
+        else:
+            # Whether it was committed is not known: a new producer of the same id ends it, and the offsets tell.
+            self._producer = None
+        if gone:
+            raise MembershipChanged(f"group {self._group} has changed since this transaction began: {error}")
+        if monotonic_s() > deadline:
+            raise BrokerUnavailable(f"a transaction could not be committed within {_GIVE_UP_S:g} s: {error}")
+        log.warning("a transaction failed; trying again", error=str(error))
+        time.sleep(_RETRY_S)
+
+    def _is_committed(self, offsets: dict[int, int]) -> bool:
+        stand = committed_offsets(self._settings, self._group, self._topic, list(offsets))
+        return bool(offsets) and all(stand.get(number) == offset for number, offset in offsets.items())
+
+
+def committed_offsets(settings: Settings, group: str, topic: str, partitions: Sequence[int]) -> dict[int, int]:
+    """Return where a group stands, once no transaction is open on it.
+
+    Raises
+    ------
+    BrokerUnavailable
+        If no broker answers, or a transaction stays open, for 30 s.
+    """
+    client = AdminClient(confluent_config(settings))
+    wanted = ConsumerGroupTopicPartitions(group, [TopicPartition(topic, number) for number in partitions])
+    deadline = monotonic_s() + _GIVE_UP_S
+    while True:
+        try:
+            future = client.list_consumer_group_offsets([wanted], require_stable=True, request_timeout=_CALL_S)[group]
+            found = future.result()
+        except KafkaException as error:
+            code = error.args[0].code()
+            if code == KafkaError.GROUP_ID_NOT_FOUND:
+                return {}
+            if monotonic_s() > deadline:
+                raise BrokerUnavailable(f"where group {group} stands cannot be read: {error}") from error
+            log.info("waiting to know where the group stands", group=group, error=str(error))
+            time.sleep(_RETRY_S)
+        else:
+            return {one.partition: one.offset for one in found.topic_partitions if one.offset >= 0}
+
+
+def read_latest(settings: Settings, topic: str, partitions: Sequence[int]) -> dict[int, dict[bytes, bytes]]:
+    """Return the last committed value of each key of some partitions of a compacted topic.
+
+    Raises
+    ------
+    BrokerUnavailable
+        If no broker answers for 30 s.
+    """
+    latest: dict[int, dict[bytes, bytes]] = {number: {} for number in partitions}
+    consumer = Consumer(
+        confluent_config(settings)
+        | {
+            "group.id": f"{settings.node_id}-changelog",  # asked for by the client, never joined
+            "enable.auto.commit": False,
+            "enable.partition.eof": True,
+            "isolation.level": "read_committed",
+            "fetch.queue.backoff.ms": 5,
+        }
+    )
+    behind = set(partitions)
+    heard = monotonic_s()
+    try:
+        consumer.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for number in partitions])
+        while behind:
+            messages = consumer.consume(5_000, 0.05)
+            if messages:
+                heard = monotonic_s()
+            elif monotonic_s() - heard > _GIVE_UP_S:
+                raise BrokerUnavailable(f"{topic} cannot be read: no Kafka answers for {_GIVE_UP_S:g} s")
+            for message in messages:
+                _keep(message, latest, behind)
+    finally:
+        consumer.close()
+    return latest
+
+
+def _keep(message: Message, latest: dict[int, dict[bytes, bytes]], behind: set[int]) -> None:
+    error = message.error()
+    number = message.partition() or 0
+    if error is not None:
+        if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001  # librdkafka's own codes begin so
+            behind.discard(number)
+        elif error.fatal() or error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+            raise TopicError(f"{message.topic()} cannot be read: {error}")
+        return
+    key, value = message.key(), message.value()
+    if not isinstance(key, bytes):
+        return
+    if value is None:
+        latest[number].pop(key, None)
+    else:
+        latest[number][key] = value

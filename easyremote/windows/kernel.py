@@ -1,0 +1,274 @@
+"""The stream kernel of one partition: readings in; closed windows, late readings, anomalies and changed state out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from easyremote.errors import WindowError
+from easyremote.windows.readings import Readings
+from easyremote.windows.tumbling import WINDOW, OpenWindows, Tumbling, group_by_window
+from easyremote.windows.zscore import BASELINE, Anomalies, ZScore
+
+__all__ = ["Effects", "Kernel", "Late"]
+
+SERIES = np.dtype([("greatest_ms", "<i8"), ("closed_ms", "<i8"), ("seen_ms", "<i8"), *BASELINE])
+"""State of one series: greatest event time, end of the last window closed for silence, wall clock when last seen."""
+
+_FUTURE_MS = 5 * 60_000
+"""A reading further ahead of the wall clock is refused: one bad clock must not close its windows for ever."""
+_FORGET_MS = 7 * 24 * 3_600_000
+_NEVER = -(2**62)
+_TIME_BITS = 48
+_TIME_MASK = (1 << _TIME_BITS) - 1
+_FORMAT = b"\x01"
+
+
+@dataclass(frozen=True, slots=True)
+class Late:
+    """A reading that no window takes, by its place in the batch."""
+
+    place: int
+    window_start: int
+    lateness_ms: int
+    """How far behind what its series' windows still take (`late`), or ahead of the wall clock (`future`)."""
+    reason: Literal["late", "future"]
+
+
+@dataclass(frozen=True, slots=True)
+class Effects:
+    """What a step led to; `closed` are rows of `WINDOW`, `closed_keys` whose they are."""
+
+    closed: npt.NDArray[Any]  # Any: a structured array has no static type for its fields
+    closed_keys: list[tuple[str, str]]
+    late: list[Late]
+    anomalies: Anomalies | None
+
+
+class Kernel:
+    """Tumbling windows and a detector for every series (device and metric) of one partition.
+
+    Each series has a watermark of its own, so a device that catches up after hours without a link is neither late
+    by its neighbours' clocks nor makes them late. The result does not depend on how the log is cut into batches.
+
+    Parameters
+    ----------
+    windows : Tumbling
+        Length, lateness, idle time.
+    detector : ZScore or None
+        None: no anomalies.
+    """
+
+    def __init__(self, windows: Tumbling, detector: ZScore | None) -> None:
+        self._windows = windows
+        self._detector = detector
+        self._ids: dict[tuple[str, str], int] = {}
+        self._keys: list[tuple[str, str]] = []
+        self._free: list[int] = []
+        self._series = np.zeros(0, SERIES)
+        self._open = OpenWindows()
+        self._changed: set[int] = set()
+        self._gone: list[tuple[str, str]] = []
+
+    @property
+    def series(self) -> int:
+        """How many series it knows."""
+        return len(self._ids)
+
+    def step(self, readings: Readings, now_ms: int) -> Effects:
+        """Take a batch in.
+
+        Parameters
+        ----------
+        readings : Readings
+            At least one, in the order of the log.
+        now_ms : int
+            The wall clock, ms.
+        """
+        late: list[Late] = []
+        ahead = readings.event_ms - now_ms
+        if ahead.max() > _FUTURE_MS:
+            late += self._late(np.flatnonzero(ahead > _FUTURE_MS), readings, ahead[ahead > _FUTURE_MS], "future")
+            kept = np.flatnonzero(ahead <= _FUTURE_MS)
+            if not len(kept):
+                return self._effects([], late, None)
+            ids = np.full(len(ahead), -1, np.int64)
+            ids[kept] = self._ids_of([readings.keys[place] for place in kept.tolist()])
+            order = kept[np.argsort(ids[kept], kind="stable")]
+        else:
+            ids = self._ids_of(readings.keys)
+            order = np.argsort(ids, kind="stable")
+        series, event_ms = ids[order], readings.event_ms[order]
+        first = np.flatnonzero(np.diff(series, prepend=-1))
+        touched = series[first]
+        self._changed.update(touched.tolist())
+        limit = self._watermarks(series, event_ms, first, touched, now_ms)
+        start = event_ms - event_ms % self._windows.size_ms
+        behind = limit - (start + self._windows.size_ms)
+        if behind.max() >= 0:
+            dropped = behind >= 0
+            late += self._late(order[dropped], readings, behind[dropped], "late")
+            order, series, start = order[~dropped], series[~dropped], start[~dropped]
+        anomalies = None
+        if len(order):
+            values = readings.values[order]
+            self._open.merge(group_by_window(series, start, values, self._windows.size_ms))
+            if self._detector is not None:
+                anomalies = self._detect(self._detector, series, values, order)
+        return self._effects(self._due(touched), late, anomalies)
+
+    def close_idle(self, now_ms: int) -> Effects:
+        """Close the windows of series that are silent, and forget series that have been silent for a week."""
+        silent = [
+            number
+            for number in self._open.of_series
+            if now_ms - int(self._series["seen_ms"][number]) >= self._windows.idle_ms
+        ]
+        due = []
+        for number in silent:
+            starts = sorted(self._open.of_series[number])
+            due += [(number, start) for start in starts]
+            self._series["closed_ms"][number] = starts[-1] + self._windows.size_ms
+        self._changed.update(silent)
+        self._forget(now_ms)
+        return self._effects(due, [], None)
+
+    def changes(self) -> list[tuple[bytes, bytes | None]]:
+        """Return key and content of every series that changed since the last time; None for one that is forgotten."""
+        changed = sorted(self._changed)
+        rows = self._series[changed].tobytes()
+        size = SERIES.itemsize
+        changes: list[tuple[bytes, bytes | None]] = [(_key(key), None) for key in self._gone]
+        for place, number in enumerate(changed):
+            content = _FORMAT + rows[place * size : (place + 1) * size] + self._open.rows_of(number).tobytes()
+            changes.append((_key(self._keys[number]), content))
+        self._changed.clear()
+        self._gone.clear()
+        return changes
+
+    def restore(self, key: bytes, content: bytes) -> None:
+        """Put a series back as `changes` gave it.
+
+        Raises
+        ------
+        WindowError
+            If it was not made by this version of this class.
+        """
+        size = SERIES.itemsize
+        if content[:1] != _FORMAT or (len(content) - 1 - size) % WINDOW.itemsize:
+            raise WindowError(
+                f"the state of series {key!r} has another form ({len(content)} bytes): delete the changelog topic and "
+                "reset the group to read the readings again"
+            )
+        device_id, metric = msgspec.json.decode(key, type=tuple[str, str])
+        (number,) = self._ids_of([(device_id, metric)]).tolist()
+        self._series[number] = np.frombuffer(content, SERIES, 1, 1)[0]
+        for row in np.frombuffer(content, WINDOW, offset=1 + size):
+            self._open.add(number, row)
+
+    def _ids_of(self, keys: Any) -> npt.NDArray[np.int64]:  # Any: a sequence of pairs
+        known = self._ids
+        try:
+            return np.array([known[key] for key in keys], np.int64)
+        except KeyError:
+            new = [key for key in dict.fromkeys(keys) if key not in known]
+        for key in new:
+            known[key] = self._place_for(key)
+        return np.array([known[key] for key in keys], np.int64)
+
+    def _place_for(self, key: tuple[str, str]) -> int:
+        if self._free:
+            number = self._free.pop()
+            self._keys[number] = key
+        else:
+            number = len(self._keys)
+            self._keys.append(key)
+            if number >= len(self._series):
+                self._series = np.concatenate([self._series, np.zeros(max(256, number), SERIES)])
+        self._series[number] = np.zeros((), SERIES)
+        self._series[number]["greatest_ms"] = self._series[number]["closed_ms"] = _NEVER
+        return number
+
+    def _watermarks(  # the columns of the batch
+        self,
+        series: npt.NDArray[np.int64],
+        event_ms: npt.NDArray[np.int64],
+        first: npt.NDArray[np.int64],
+        touched: npt.NDArray[np.int64],
+        now_ms: int,
+    ) -> npt.NDArray[np.int64]:
+        # A running maximum within each series, in one pass: the series' rank above the bits of the time.
+        count = np.diff(first, append=len(series))
+        rank = np.repeat(np.arange(len(first)), count)
+        running = np.maximum.accumulate((rank << _TIME_BITS) | event_ms) & _TIME_MASK
+        running = np.maximum(running, np.repeat(self._series["greatest_ms"][touched], count))
+        self._series["greatest_ms"][touched] = running[first + count - 1]
+        self._series["seen_ms"][touched] = now_ms
+        closed: npt.NDArray[np.int64] = np.repeat(self._series["closed_ms"][touched], count)
+        limit: npt.NDArray[np.int64] = np.maximum(running - self._windows.lateness_ms, closed)
+        return limit
+
+    def _detect(
+        self,
+        detector: ZScore,
+        series: npt.NDArray[np.int64],
+        values: npt.NDArray[np.float64],
+        order: npt.NDArray[np.int64],
+    ) -> Anomalies | None:
+        first = np.flatnonzero(np.diff(series, prepend=-1))
+        touched = series[first]
+        baseline = self._series[touched]
+        found = detector.step(baseline, first, values)
+        self._series[touched] = baseline
+        if not len(found.place):
+            return None
+        return Anomalies(order[found.place], found.expected, found.std_dev, found.score)
+
+    def _due(self, touched: npt.NDArray[np.int64]) -> list[tuple[int, int]]:
+        limit = self._series["greatest_ms"][touched] - self._windows.lateness_ms - self._windows.size_ms
+        due = []
+        of_series = self._open.of_series
+        for number, last_start in zip(touched.tolist(), limit.tolist(), strict=True):
+            held = of_series.get(number)
+            if held is None:
+                continue
+            starts = [start for start in held if start <= last_start]
+            if starts:
+                due += [(number, start) for start in sorted(starts)]
+        return due
+
+    def _effects(self, due: list[tuple[int, int]], late: list[Late], anomalies: Anomalies | None) -> Effects:
+        return Effects(self._open.take_out(due), [self._keys[number] for number, _ in due], late, anomalies)
+
+    def _late(
+        self,
+        places: npt.NDArray[np.int64],
+        readings: Readings,
+        lateness: npt.NDArray[np.int64],
+        reason: Literal["late", "future"],
+    ) -> list[Late]:
+        size_ms = self._windows.size_ms
+        return [
+            Late(place, int(event_ms - event_ms % size_ms), int(amount), reason)
+            for place, event_ms, amount in zip(
+                places.tolist(), readings.event_ms[places].tolist(), lateness.tolist(), strict=True
+            )
+        ]
+
+    def _forget(self, now_ms: int) -> None:
+        seen = self._series["seen_ms"][: len(self._keys)]
+        for number in np.flatnonzero((seen > 0) & (seen < now_ms - _FORGET_MS)).tolist():
+            key = self._keys[number]
+            if self._ids.get(key) == number and number not in self._open.of_series:
+                del self._ids[key]
+                self._free.append(number)
+                self._gone.append(key)
+                self._changed.discard(number)
+
+
+def _key(series: tuple[str, str]) -> bytes:
+    return msgspec.json.encode(series)

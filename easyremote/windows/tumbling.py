@@ -1,0 +1,218 @@
+"""Tumbling windows of event time, and the aggregates that they hold: count, sum, min, max and variance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from easyremote.errors import WindowError
+
+__all__ = ["WINDOW", "Groups", "OpenWindows", "Tumbling", "group_by_window", "window_start"]
+
+WINDOW = np.dtype(
+    [
+        ("start", "<i8"),
+        ("count", "<i8"),
+        ("sum", "<f8"),
+        ("lost", "<f8"),
+        ("m2", "<f8"),
+        ("min", "<f8"),
+        ("max", "<f8"),
+    ]
+)
+"""State of one window; `lost` is what rounding has taken from `sum`, `m2` the sum of squared deviations."""
+
+Rows = npt.NDArray[Any]  # Any: a structured array has no static type for its fields
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+
+def window_start(event_ms: int, size_ms: int) -> int:
+    """Return the start of the tumbling window that holds an event.
+
+    Parameters
+    ----------
+    event_ms : int
+        Event time, ms since the Unix epoch, UTC.
+    size_ms : int
+        Window length, ms, > 0. Windows are `[start, start + size_ms)`.
+
+    Returns
+    -------
+    int
+        Start, ms; a multiple of `size_ms`.
+
+    Raises
+    ------
+    WindowError
+        If `size_ms` is not positive.
+
+    References
+    ----------
+    Akidau et al., "The Dataflow Model", VLDB 2015.
+
+    Examples
+    --------
+    >>> window_start(12_345, 10_000)
+    10000
+    """
+    if size_ms <= 0:
+        raise WindowError(f"a window of {size_ms} ms is not possible: its length must be positive")
+    return event_ms - event_ms % size_ms
+
+
+@dataclass(frozen=True)
+class Tumbling:
+    """Windows one after the other, all of one length.
+
+    Parameters
+    ----------
+    size_ms : int
+        Their length, ms.
+    lateness_ms : int
+        How far behind the greatest event time of its series a reading may be, ms; the watermark is this much behind.
+    idle_ms : int
+        A series that is silent for so long by the wall clock has its windows closed, ms.
+
+    Raises
+    ------
+    WindowError
+        If a length is not positive or a bound negative.
+    """
+
+    size_ms: int
+    lateness_ms: int = 0
+    idle_ms: int = 30_000
+
+    def __post_init__(self) -> None:
+        if self.size_ms <= 0:
+            raise WindowError(f"a window of {self.size_ms} ms is not possible: its length must be positive")
+        if self.lateness_ms < 0 or self.idle_ms <= 0:
+            raise WindowError(
+                f"lateness {self.lateness_ms} ms and idle time {self.idle_ms} ms: the first must not be negative, "
+                "the second must be positive"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Groups:
+    """A batch's readings put together by series and window; arrays of shape (g,)."""
+
+    series: Ints
+    start: Ints
+    count: Ints
+    sum: Floats
+    m2: Floats
+    min: Floats
+    max: Floats
+
+
+def group_by_window(series: Ints, start: Ints, values: Floats, size_ms: int) -> Groups:
+    """Aggregate a batch, sorted by series, into one row for each series and window.
+
+    Parameters
+    ----------
+    series : ndarray of int64, shape (n,)
+        Rising.
+    start : ndarray of int64, shape (n,)
+        Start of each reading's window, ms.
+    values : ndarray of float64, shape (n,)
+        The readings.
+    size_ms : int
+        Window length, ms.
+
+    References
+    ----------
+    The variance in two passes: Chan, Golub and LeVeque, "Algorithms for computing the sample variance", 1983.
+    """
+    number = (start - start.min()) // size_ms
+    rank = np.cumsum(np.diff(series, prepend=series[0]) != 0)
+    both = rank * (number.max() + 1) + number
+    if np.any(both[1:] < both[:-1]):
+        order = np.argsort(both, kind="stable")
+        both, series, start, values = both[order], series[order], start[order], values[order]
+    first = np.flatnonzero(np.diff(both, prepend=-1))
+    count = np.diff(first, append=len(both))
+    total = np.add.reduceat(values, first)
+    deviation = values - np.repeat(total / count, count)
+    return Groups(
+        series[first],
+        start[first],
+        count,
+        total,
+        np.add.reduceat(deviation * deviation, first),
+        np.minimum.reduceat(values, first),
+        np.maximum.reduceat(values, first),
+    )
+
+
+class OpenWindows:
+    """The open windows of many series, as rows of one array that grows."""
+
+    def __init__(self) -> None:
+        self.rows: Rows = np.zeros(256, WINDOW)
+        self._free = list(range(255, -1, -1))
+        self.of_series: dict[int, dict[int, int]] = {}
+        """Row of each open window, by series and start."""
+
+    def merge(self, groups: Groups) -> None:
+        """Add a batch's groups to their windows, opening those that are new."""
+        places = self._places(groups)
+        rows = self.rows
+        count, total = rows["count"][places], rows["sum"][places]
+        exact = total + rows["lost"][places]
+        both = count + groups.count
+        delta = groups.sum / groups.count - exact / np.maximum(count, 1)
+        rows["m2"][places] += groups.m2 + delta * delta * (count * (groups.count / both))
+        rows["count"][places] = both
+        # Neumaier's compensated sum.
+        risen = total + groups.sum
+        rows["lost"][places] += np.where(
+            np.abs(total) >= np.abs(groups.sum), (total - risen) + groups.sum, (groups.sum - risen) + total
+        )
+        rows["sum"][places] = risen
+        rows["min"][places] = np.minimum(rows["min"][places], groups.min)
+        rows["max"][places] = np.maximum(rows["max"][places], groups.max)
+
+    def add(self, series: int, row: Any) -> None:  # Any: a row of the structured array
+        """Put a window back that was kept elsewhere."""
+        place = self._open(series, int(row["start"]))
+        self.rows[place] = row
+
+    def take_out(self, windows: list[tuple[int, int]]) -> Rows:
+        """Close windows, each given as (series, start); return a copy of their rows."""
+        places = []
+        for series, start in windows:
+            held = self.of_series[series]
+            places.append(held.pop(start))
+            if not held:
+                del self.of_series[series]
+        rows = self.rows[places]
+        self._free.extend(places)
+        return rows
+
+    def rows_of(self, series: int) -> Rows:
+        """Return a copy of a series' open windows."""
+        return self.rows[list(self.of_series.get(series, {}).values())]
+
+    def _places(self, groups: Groups) -> Ints:
+        places = []
+        of_series = self.of_series
+        for series, start in zip(groups.series.tolist(), groups.start.tolist(), strict=True):
+            held = of_series.get(series)
+            place = None if held is None else held.get(start)
+            places.append(self._open(series, start) if place is None else place)
+        return np.array(places, np.int64)
+
+    def _open(self, series: int, start: int) -> int:
+        if not self._free:
+            size = len(self.rows)
+            self.rows = np.concatenate([self.rows, np.zeros(size, WINDOW)])
+            self._free.extend(range(2 * size - 1, size - 1, -1))
+        place = self._free.pop()
+        self.rows[place] = (start, 0, 0.0, 0.0, 0.0, np.inf, -np.inf)
+        self.of_series.setdefault(series, {})[start] = place
+        return place
