@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := .venv-uv/bin/uv
 
-.PHONY: setup test unit check lock
+.PHONY: setup demo up test unit check bench lock
 
 setup: $(VENV)/.ready
 
@@ -19,6 +19,16 @@ $(VENV)/.ready: $(UV) requirements/dev.txt pyproject.toml
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@touch $@
 
+demo: setup
+	$(BIN)/python examples/demo.py
+
+up: setup
+	$(BIN)/easyremote up
+
+bench: setup
+	$(BIN)/easyremote bench rpc
+	$(BIN)/easyremote bench stream
+
 test: setup check
 	$(BIN)/pytest
 
@@ -26,8 +36,8 @@ unit: setup
 	$(BIN)/pytest easyremote tests/unit
 
 check: setup
-	$(BIN)/ruff format --check easyremote tests scripts
-	$(BIN)/ruff check easyremote tests scripts
+	$(BIN)/ruff format --check easyremote tests scripts examples
+	$(BIN)/ruff check easyremote tests scripts examples
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import logging
-import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any
@@ -29,6 +27,7 @@ from easyremote.inference.models import models_of
 from easyremote.inference.node import AINodeManager
 from easyremote.inference.nodes import NodeWatch
 from easyremote.inference.service import NodeService, inference_group
+from easyremote.logs import configure_logging
 from easyremote.settings import Settings, load_settings
 from easyremote.topics.admin import TopicAdmin
 from easyremote.topics.catalog import READINGS, REQUESTS, RETRIES, declarations
@@ -249,20 +248,6 @@ class _BootStrategy(BootStrategy):
 
 class _App(faust.App):
     BootStrategy = _BootStrategy
-
-
-def configure_logging(level: str) -> None:
-    """Send this package's log lines to standard error, one line each."""
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level)),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
 
 
 def build_app(settings: Settings | None = None) -> faust.App:

@@ -50,6 +50,7 @@ class HeartbeatService(Service):
         self._ready = ready
         self._topic = settings.namespace + NODES
         self._due = asyncio.Event()
+        self._event_loop: asyncio.AbstractEventLoop | None = None
         self._node: AINodeManager | None = None
         self._service: NodeService | None = None
 
@@ -60,8 +61,14 @@ class HeartbeatService(Service):
 
     def changed(self) -> None:
         """Send one at once; callable from any thread."""
-        if not self.loop.is_closed():
-            self.loop.call_soon_threadsafe(self._due.set)
+        # Not `self.loop`: asked from a thread before the start, mode gives this service a loop of that thread's own,
+        # and then its task never runs. The first heartbeat is sent at the start anyway.
+        if self._event_loop is not None and not self._event_loop.is_closed():
+            self._event_loop.call_soon_threadsafe(self._due.set)
+
+    async def on_start(self) -> None:
+        """Note the loop."""
+        self._event_loop = asyncio.get_running_loop()
 
     @Service.task
     async def _beat(self) -> None:
