@@ -33,7 +33,7 @@ SENTENCES = {
     "This is terrible, I hate waiting so long": "negative",
     "The meeting is on Tuesday at ten": "neutral",
 }
-FAULTS = ["2022-03-24 07:00", "2022-03-29 07:00", "2022-04-03 04:00", "2022-04-25 19:00"]
+FAULTS = ["2022-03-24 07:00", "2022-03-29 07:00", "2022-04-03 04:00", "2022-04-27 13:00"]
 """UTC hours at which the four faults of the water pipe begin."""
 DAY_S = 86_400
 WAIT_S = 60.0
@@ -209,7 +209,7 @@ def run() -> None:
     with supervisor:
         kafka = supervisor.settings.bootstrap_servers()
         console.print(f"Apache Kafka {KAFKA_VERSION} on {kafka} and 'faust -A easyremote worker' are up")
-        producer = Producer({"bootstrap.servers": kafka})
+        producer = Producer({"bootstrap.servers": kafka, "log_level": 3})
         sentences(kafka, producer)
         console.print(f"first replies {time.monotonic() - began:.1f} s after the start")
         photograph(kafka, producer)

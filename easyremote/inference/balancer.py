@@ -11,6 +11,10 @@ from easyremote.topics.records import Heartbeat
 __all__ = ["Balancer", "Choice"]
 
 
+_PARTITION_MS = 20
+"""How long the calls for a node go to the same one of its partitions, ms."""
+
+
 @dataclass(frozen=True)
 class Choice:
     """Where a call goes."""
@@ -159,5 +163,7 @@ class Balancer:
         node.turn = self._turn
         node.sent_since += 1
         partitions = node.heartbeat.partitions
-        partition = partitions[self._turn % len(partitions)]
+        # One partition for a while: the client sends a request to the broker for each partition, so calls that go
+        # to the same one travel together.
+        partition = partitions[now_ms // _PARTITION_MS % len(partitions)]
         return Choice(node.heartbeat.node_id, node.heartbeat.pool or "general", partition)

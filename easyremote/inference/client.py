@@ -127,7 +127,6 @@ class _Session:
             self._producer.send(
                 topic,
                 value,
-                key=call_id,
                 headers=[(CORRELATION_ID, correlation_id), *self._reply_headers],
                 partition=partition,
                 on_delivery=delivered,
@@ -226,9 +225,7 @@ class _Session:
                 )
 
 
-def _result(reply: Reply | EasyRemoteError) -> Any:  # Any: whatever the function returned
-    if isinstance(reply, EasyRemoteError):
-        raise reply
+def _result(reply: Reply) -> Any:  # Any: whatever the function returned
     if reply.error is not UNSET and not isinstance(reply.error, msgspec.UnsetType):
         raise call_error(reply.error.type, reply.error.message, retriable=reply.error.retriable)
     return None if reply.result is UNSET else reply.result
@@ -274,20 +271,25 @@ class Client:
         """
         return _result(self.submit(function, *args, options=options, **kwargs).result())
 
-    def submit(
-        self, function: str, /, *args: Any, options: CallOptions = _DEFAULT, **kwargs: Any
-    ) -> Future[Reply | EasyRemoteError]:
-        """Send a call and return the future of its reply, so that many can be in flight."""
-        future: Future[Reply | EasyRemoteError] = Future()
-        self._session.submit(function, args, kwargs, options, future.set_result)
+    def submit(self, function: str, /, *args: Any, options: CallOptions = _DEFAULT, **kwargs: Any) -> Future[Reply]:
+        """Send a call and return the future of its reply, so that many can be in flight.
+
+        The future raises an `EasyRemoteError` if there is no reply; a reply that tells an error is a reply.
+        """
+        future: Future[Reply] = Future()
+
+        def ended(outcome: Reply | EasyRemoteError) -> None:
+            if isinstance(outcome, EasyRemoteError):
+                future.set_exception(outcome)
+            else:
+                future.set_result(outcome)
+
+        self._session.submit(function, args, kwargs, options, ended)
         return future
 
     def reply(self, function: str, /, *args: Any, options: CallOptions = _DEFAULT, **kwargs: Any) -> Reply:
         """Call a function and return the whole reply: who answered, which model, how long each part took."""
-        outcome = self.submit(function, *args, options=options, **kwargs).result()
-        if isinstance(outcome, EasyRemoteError):
-            raise outcome
-        return outcome
+        return self.submit(function, *args, options=options, **kwargs).result()
 
     def close(self) -> None:
         """Stop; calls that still wait end with an error."""

@@ -29,8 +29,8 @@ _FULL_QUEUE_WAIT_S = 0.05
 class RecordProducer:
     """Sends records; every one is either acknowledged or its callback is told why not.
 
-    Nothing lingers while little is in flight, and much coalesces by itself: with one request in flight to the
-    broker at a time, whatever is produced meanwhile makes the next batch.
+    Nothing lingers, and yet much travels together: with one request in flight to the broker at a time, whatever is
+    produced meanwhile makes the next batch (`docs/decisions/0003-one-request-in-flight.md`).
 
     Parameters
     ----------
@@ -39,7 +39,6 @@ class RecordProducer:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._settings = settings
         self._producer = Producer(
             confluent_config(settings)
             | {
@@ -47,11 +46,12 @@ class RecordProducer:
                 "enable.idempotence": True,
                 "linger.ms": 0,
                 "max.in.flight.requests.per.connection": 1,
+                # Records without a key stay on one partition for a while, and so travel together.
+                "sticky.partitioning.linger.ms": 20,
                 "message.max.bytes": LARGEST_RECORD_BYTES,
                 "queue.buffering.max.messages": 200_000,
                 "delivery.timeout.ms": 30_000,
                 "retry.backoff.ms": 20,
-                "sticky.partitioning.linger.ms": 0,
             }
         )
         self._closed = threading.Event()
@@ -138,7 +138,7 @@ class RecordProducer:
 
     def close(self, timeout_s: float = 5.0) -> int:
         """Flush and stop; return how many records were not acknowledged in time."""
-        left = self._producer.flush(timeout_s)
+        left = self.flush(timeout_s)
         self._closed.set()
         self._poller.join(_POLL_S * 5)
         return left

@@ -1,0 +1,1 @@
+"""Measurements, never gates: `easyremote bench rpc` and `easyremote bench stream`."""
