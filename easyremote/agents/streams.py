@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+import queue
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 import structlog
 
 from easyremote.clock import now_ms
@@ -68,9 +69,20 @@ def decode_readings(_partition: int, messages: Sequence[Message]) -> Arrived:
         [(row.device_id, row.metric) for row in rows],
         np.array([row.value for row in rows], np.float64),
         np.array([row.timestamp_ms for row in rows], np.int64),
-        np.array([messages[place].offset() for place in places], np.int64),
+        _offsets(messages, places),
     )
     return Arrived(messages, places, readings, malformed)
+
+
+def _offsets(messages: Sequence[Message], places: Sequence[int]) -> npt.NDArray[np.int64]:
+    first, last = messages[places[0]].offset() or 0, messages[places[-1]].offset() or 0
+    if last - first + 1 == len(places):
+        return np.arange(first, last + 1)
+    # A transaction's marker or a malformed record leaves a hole.
+    return np.array([messages[place].offset() for place in places], np.int64)
+
+
+_Work = tuple[SourceEvent[Arrived], BatchSource[Arrived]]
 
 
 @dataclass
@@ -94,9 +106,12 @@ class Streams:
         Window, lateness, threshold, namespace.
     group : str
         Full name of the source's consumer group.
+    failed : callable
+        Told, on the thread, of an error after which nothing more is done: the worker must end, and what is not
+        committed is done again after it.
     """
 
-    def __init__(self, settings: Settings, group: str) -> None:
+    def __init__(self, settings: Settings, group: str, failed: Callable[[Exception], None]) -> None:
         prefix = settings.namespace
         self._settings = settings
         self._group = group
@@ -113,11 +128,15 @@ class Streams:
         )
         self._restored: dict[int, _Partition] = {}
         self._held: dict[int, _Partition] = {}
-        self._thread = ThreadPoolExecutor(1, "streams")
+        self._failed = failed
+        self._work: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="streams", daemon=True)
+        self._thread.start()
 
     def close(self) -> None:
         """End the thread; nothing is pending once the source has stopped."""
-        self._thread.shutdown()
+        self._work.put(None)
+        self._thread.join()
         self._transactions.close()
 
     def restore(self, partitions: tuple[int, ...]) -> dict[int, int]:
@@ -137,27 +156,40 @@ class Streams:
         return starts
 
     async def handle(self, event: SourceEvent[Arrived], source: BatchSource[Arrived]) -> None:
-        """Deal with one event of the source, off the event loop."""
-        loop = asyncio.get_running_loop()
-        if isinstance(event, Assigned):
+        """Take one event of the source; the work is done on a thread, in order, so the event loop stays free."""
+        self._work.put((event, source))
+
+    def _run(self) -> None:
+        failed = False
+        while (work := self._work.get()) is not None:
+            event, source = work
+            try:
+                if not failed:
+                    self._deal_with(event)
+            except Exception as error:  # noqa: BLE001  # the thread's own end: the worker must hear of it
+                failed = True
+                self._failed(error)
+            finally:
+                if isinstance(event, Revoked):
+                    event.done.set()
+                elif not isinstance(event, Assigned):
+                    source.finished()
+
+    def _deal_with(self, event: SourceEvent[Arrived]) -> None:
+        if isinstance(event, Batch):
+            self._step(event)
+        elif isinstance(event, Tick):
+            self._tick(event)
+        elif isinstance(event, Assigned):
             for number in event.partitions:
                 self._held[number] = self._restored.pop(number)
-        elif isinstance(event, Revoked):
+        else:
             try:
                 if not event.lost:
-                    await loop.run_in_executor(self._thread, self._hand_over, event.group)
+                    self._hand_over(event.group)
             finally:
                 for number in event.partitions:
                     self._held.pop(number, None)
-                event.done.set()
-        else:
-            try:
-                if isinstance(event, Batch):
-                    await loop.run_in_executor(self._thread, self._step, event)
-                else:
-                    await loop.run_in_executor(self._thread, self._tick, event)
-            finally:
-                source.finished()
 
     def _step(self, batch: Batch[Arrived]) -> None:
         held = self._held.get(batch.partition)

@@ -127,7 +127,7 @@ class Heartbeat(Struct, frozen=True, kw_only=True):
     memory_percent: float = 0.0
 
 
-class Reading(Struct, frozen=True, kw_only=True):
+class Reading(Struct, frozen=True, kw_only=True, gc=False):
     """Value of a record on `readings`: one measurement of one metric of one device, at its event time."""
 
     device_id: Name
@@ -145,7 +145,7 @@ class RecordRef(Struct, frozen=True):
     offset: int
 
 
-class Aggregate(Struct, frozen=True, kw_only=True):
+class Aggregate(Struct, frozen=True, kw_only=True, gc=False):
     """Value of a record on `aggregates`: a window `[window_start, window_end)` (ms, UTC) of one series.
 
     `variance` is the population's, in the square of the value's unit.

@@ -291,16 +291,22 @@ class BatchSource(Service, Generic[T]):
         except KafkaException as error:
             log.warning("offsets were not committed; their records will be seen again", error=str(error))
 
-    def _by_partition(self, messages: Sequence[Message]) -> dict[int, list[Message]]:
-        groups: dict[int, list[Message]] = {}
-        for message in messages:
-            error = message.error()
-            if error is not None:
+    def _by_partition(self, messages: Sequence[Message]) -> dict[int, Sequence[Message]]:
+        errors = [error for message in messages if (error := message.error()) is not None]
+        if errors:
+            for error in errors:
                 self._on_error(error)
-                continue
-            partition = message.partition()
-            if partition is not None and partition in self.partitions:
-                groups.setdefault(partition, []).append(message)
+            messages = [message for message in messages if message.error() is None]
+        numbers = [message.partition() or 0 for message in messages]
+        groups: dict[int, Sequence[Message]] = {}
+        for number in dict.fromkeys(numbers):
+            if number not in self.partitions:
+                continue  # it was on its way when the partition was taken from us
+            groups[number] = (
+                messages
+                if numbers.count(number) == len(numbers)
+                else [message for message, its in zip(messages, numbers, strict=True) if its == number]
+            )
         return groups
 
     def _on_error(self, error: KafkaError) -> None:
