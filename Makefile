@@ -39,8 +39,10 @@ check: setup
 	$(BIN)/ruff format --check easyremote tests scripts examples
 	$(BIN)/ruff check easyremote tests scripts examples
 	$(BIN)/mypy
+	$(BIN)/basedpyright --level error
 	$(BIN)/lint-imports
 
 lock: $(UV)
-	$(UV) pip compile --quiet pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header -o requirements/edge.txt
+	$(UV) pip compile --quiet pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header --constraint requirements/dev.txt -o requirements/edge.txt
 	$(UV) pip compile --quiet pyproject.toml --all-extras --group demo --group test --group build --group check --group train --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header -o requirements/dev.txt
+	$(UV) pip compile --quiet pyproject.toml --extra inference --group build --constraint requirements/dev.txt --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header -o requirements/worker.txt

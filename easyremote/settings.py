@@ -34,62 +34,62 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="EASYREMOTE_", extra="forbid", frozen=True)
 
-    kafka: str | None = Field(None, description="host:port,... of a Kafka; unset: the embedded broker")
+    kafka: str | None = Field(default=None, description="host:port,... of a Kafka; unset: the embedded broker")
     kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
     kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
     kafka_sasl_username: str | None = None
     kafka_sasl_password: SecretStr | None = None
-    kafka_ssl_cafile: Path | None = Field(None, description="PEM file of the authorities to trust")
-    kafka_ssl_certfile: Path | None = Field(None, description="PEM file of this client's certificate")
-    kafka_ssl_keyfile: Path | None = Field(None, description="PEM file of this client's key")
+    kafka_ssl_cafile: Path | None = Field(default=None, description="PEM file of the authorities to trust")
+    kafka_ssl_certfile: Path | None = Field(default=None, description="PEM file of this client's certificate")
+    kafka_ssl_keyfile: Path | None = Field(default=None, description="PEM file of this client's key")
     kafka_ssl_key_password: SecretStr | None = None
 
     namespace: str = Field(
-        "",
+        default="",
         pattern=r"^[A-Za-z0-9._-]*$",
         description="prefix of every topic and group, for systems sharing a Kafka",
     )
-    replication_factor: int = Field(1, ge=1, le=32767, description="of the topics that are created")
+    replication_factor: int = Field(default=1, ge=1, le=32767, description="of the topics that are created")
     data_dir: Path = Field(default_factory=user_data_dir, description="broker data, caches")
 
     roles: Annotated[tuple[Role, ...], NoDecode] = ROLES
     node_id: str = Field(default_factory=lambda: f"{socket.gethostname()}-{os.getpid()}", min_length=1)
     node_type: Literal["nlp", "vision", "general"] = "general"
     models: Annotated[tuple[str, ...] | None, NoDecode] = Field(
-        None, description="models that the node holds, as module:Class, comma separated; unset: its type's"
+        default=None, description="models that the node holds, as module:Class, comma separated; unset: its type's"
     )
     sentiment_model: str | None = Field(
-        None, description="a model of one's own for sentiment: a folder, a hub name or module:Class"
+        default=None, description="a model of one's own for sentiment: a folder, a hub name or module:Class"
     )
     image_model: str | None = Field(
-        None, description="a model of one's own for images: a state dict of ResNet-50 or module:Class"
+        default=None, description="a model of one's own for images: a state dict of ResNet-50 or module:Class"
     )
     functions: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), description="modules whose registered functions the node serves, comma separated"
+        default=(), description="modules whose registered functions the node serves, comma separated"
     )
     pool: str | None = Field(
-        None, pattern=r"^[A-Za-z0-9_-]+$", description="the node's inference.<pool>; unset: its type"
+        default=None, pattern=r"^[A-Za-z0-9_-]+$", description="the node's inference.<pool>; unset: its type"
     )
 
-    window_s: float = Field(10.0, ge=0.001, description="length of the tumbling windows of readings, s")
-    lateness_s: float = Field(5.0, ge=0, description="how far behind its series' newest a reading may be, s")
-    idle_s: float = Field(30.0, gt=0, description="silence after which a series' windows are closed, s")
-    z_threshold: float = Field(4.0, ge=0, description="absolute z-score of an anomaly; 0: no detection")
-    commit_interval_ms: int = Field(100, ge=10, description="between two transactions of the streams")
+    window_s: float = Field(default=10.0, ge=0.001, description="length of the tumbling windows of readings, s")
+    lateness_s: float = Field(default=5.0, ge=0, description="how far behind its series' newest a reading may be, s")
+    idle_s: float = Field(default=30.0, gt=0, description="silence after which a series' windows are closed, s")
+    z_threshold: float = Field(default=4.0, ge=0, description="absolute z-score of an anomaly; 0: no detection")
+    commit_interval_ms: int = Field(default=100, ge=10, description="between two transactions of the streams")
 
-    device_id: str | None = Field(None, min_length=1, description="of the edge device; unset: none runs here")
-    device_location: str = Field("unknown", min_length=1, description="where the edge device is")
-    sensor_interval_s: float = Field(10.0, gt=0, description="between two readings of a sensor, s")
+    device_id: str | None = Field(default=None, min_length=1, description="of the edge device; unset: none runs here")
+    device_location: str = Field(default="unknown", min_length=1, description="where the edge device is")
+    sensor_interval_s: float = Field(default=10.0, gt=0, description="between two readings of a sensor, s")
 
-    max_payload_bytes: int = Field(1_000_000, ge=1_024, description="largest request or result, bytes")
-    heartbeat_ms: int = Field(500, ge=50, description="between a node's heartbeats")
-    node_timeout_ms: int = Field(2_000, ge=200, description="a node is dead when its last heartbeat is older")
-    group_session_ms: int = Field(1_500, ge=1_000, description="session of the consumer groups (KIP-848)")
-    group_heartbeat_ms: int = Field(200, ge=100, description="heartbeat of the consumer groups (KIP-848)")
+    max_payload_bytes: int = Field(default=1_000_000, ge=1_024, description="largest request or result, bytes")
+    heartbeat_ms: int = Field(default=500, ge=50, description="between a node's heartbeats")
+    node_timeout_ms: int = Field(default=2_000, ge=200, description="a node is dead when its last heartbeat is older")
+    group_session_ms: int = Field(default=1_500, ge=1_000, description="session of the consumer groups (KIP-848)")
+    group_heartbeat_ms: int = Field(default=200, ge=100, description="heartbeat of the consumer groups (KIP-848)")
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     worker_port: int = Field(
-        0, ge=0, le=65535, description="of the Faust web server of the worker, on loopback; 0: none"
+        default=0, ge=0, le=65535, description="of the Faust web server of the worker, on loopback; 0: none"
     )
 
     @field_validator("roles", "models", "functions", mode="before")

@@ -209,9 +209,9 @@ class Router:
         if isinstance(error, MalformedCall):
             address, call_id = error.address, error.call_id
         else:
-            address, call_id = one.call.address, one.call.id
-            if address.topic.startswith(self._forbidden_prefixes):
-                address = None
+            call: Call = one.call
+            forbidden = call.address.topic.startswith(self._forbidden_prefixes)
+            address, call_id = None if forbidden else call.address, call.id
         log.warning("a call is refused", call=call_id, error=str(error))
         if address is not None:
             reply = self._error_reply(one.call, call_id, error)

@@ -22,6 +22,7 @@ class Sensor(Protocol):
         EdgeError
             If the hardware does not answer; the device says so and goes on with the next interval.
         """
+        ...
 
 
 class SimulatedSensors:

@@ -14,6 +14,7 @@ from easyremote.settings import Settings
 from easyremote.topics.admin import TopicAdmin
 from easyremote.topics.catalog import declarations
 from easyremote.topics.records import decode_reply
+from easyremote.topics.wire import headers_of
 from workers import await_ready, kill, running, start_worker, stop, tail
 
 pytestmark = pytest.mark.broker
@@ -69,13 +70,13 @@ def test_a_malformed_record_is_a_dead_letter_with_its_reason_and_origin(worker: 
     )
     assert producer.flush(10) == 0
     letter = _next(worker, "requests.dlq")
-    headers = dict(letter.headers() or [])
+    headers = dict(headers_of(letter))
     assert letter.value() == b"{not json"
     assert headers["easyremote_source_topic"] == (worker.namespace + "requests").encode()
     assert (headers["easyremote_source_partition"], headers["easyremote_source_offset"]) == (b"0", b"0")
-    assert b"not a request" in (headers["easyremote_reason"] or b"")
+    assert b"not a request" in headers["easyremote_reason"]
     answer = _next(worker, "replies", 3)
-    assert dict(answer.headers() or [])["kafka_correlationId"] == b"c-1"
+    assert dict(headers_of(answer))["kafka_correlationId"] == b"c-1"
     reply = decode_reply(answer.value() or b"")
     assert reply.status == "error"
 

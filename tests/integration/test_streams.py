@@ -12,6 +12,7 @@ from confluent_kafka import Message, Producer
 from easyremote.settings import Settings
 from easyremote.topics.admin import TopicAdmin
 from easyremote.topics.catalog import declarations
+from easyremote.topics.wire import headers_of
 from workers import await_ready, kill, running, start_worker, stop, tail
 
 pytestmark = pytest.mark.broker
@@ -75,8 +76,8 @@ def test_readings_become_aggregates_and_the_odd_ones_have_their_topics(settings:
         with tail(settings, "readings.dlq") as dead:
             (letter,) = dead.wait_for(lambda messages: len(messages) == 1)
         assert letter.value() == b'{"device_id": "pump"}'
-        headers = dict(letter.headers() or [])
-        assert b"metric" in (headers["easyremote_reason"] or b"")
+        headers = dict(headers_of(letter))
+        assert b"metric" in headers["easyremote_reason"]
         assert headers["easyremote_source_topic"] == (settings.namespace + "readings").encode()
 
 
