@@ -284,6 +284,8 @@ def build_app(settings: Settings | None = None) -> faust.App:
         datadir=known.data_dir / "worker",
         store="memory://",
     )
+    # The worker's command line switches Faust's web server on by default; two workers of a machine would then clash.
+    app.boot_strategy.enable_web = known.worker_port != 0
     # What has been imported lives as long as the process: looking through it at each collection is for nothing, and
     # records come by the thousand, so a young generation of the default 700 is collected all the time.
     gc.freeze()

@@ -45,6 +45,8 @@ Ended = Callable[[Reply | EasyRemoteError], None]
 
 _CAUGHT_UP_S = 10.0
 _SWEEP_S = 0.1
+_LAST_WORD_S = 1.5
+"""A call without a node waits in a delay topic and is told so up to its delay after the deadline."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +56,8 @@ class CallOptions:
     Parameters
     ----------
     timeout_s : float
-        How long the caller waits; also the call's deadline, after which no node begins it, s.
+        The call's deadline, after which no node begins it, s. Its reply is waited for 1.5 s longer, for the word on
+        why it was not done.
     """
 
     timeout_s: float = 30.0
@@ -113,7 +116,7 @@ class _Session:
         correlation_id = call_id.encode()
         value = self._encode(call_id, function, args, kwargs, options)
         topic, partition, node_id = self._route(function, options)
-        deadline = time.monotonic() + options.timeout_s
+        deadline = time.monotonic() + options.timeout_s + _LAST_WORD_S
         with self._lock:
             if correlation_id in self._waiting:
                 raise CallError(f"a call of id {call_id} is already waiting in this client")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 from easyremote import CallOptions, Client
-from easyremote.errors import InvalidArguments, RemoteError, UnknownFunction
+from easyremote.errors import InvalidArguments, NoNodeAvailable, RemoteError, UnknownFunction
 from easyremote.settings import Settings
 from easyremote.topics.admin import TopicAdmin
 from easyremote.topics.catalog import declarations
@@ -79,6 +80,61 @@ def test_a_malformed_record_is_a_dead_letter_with_its_reason_and_origin(worker: 
     assert dict(headers_of(answer))["kafka_correlationId"] == b"c-1"
     reply = decode_reply(answer.value() or b"")
     assert reply.status == "error"
+
+
+def test_a_request_as_kcat_sends_it_is_answered_as_kcat_reads_it(worker: Settings) -> None:
+    # kcat -b ... -t requests <<< '{"function": "echo", "args": ["hi"], "id": "k-1"}'; kcat -b ... -t replies -e
+    producer = Producer({"bootstrap.servers": worker.bootstrap_servers()})
+    producer.produce(worker.namespace + "requests", b'{"function": "echo", "args": ["hi"], "id": "k-1"}')
+    assert producer.flush(10) == 0
+    consumer = Consumer(
+        {"bootstrap.servers": worker.bootstrap_servers(), "group.id": "kcat", "auto.offset.reset": "earliest"}
+    )
+    consumer.subscribe([worker.namespace + "replies"])
+    try:
+        message = consumer.poll(20)
+    finally:
+        consumer.close()
+    assert message is not None
+    reply = json.loads(message.value() or b"")
+    assert set(reply) == {
+        "id", "function", "status", "result", "node_id", "model", "model_version", "attempts", "timings_ms",
+    }  # fmt: skip
+    assert (reply["id"], reply["function"], reply["status"], reply["result"]) == ("k-1", "echo", "ok", "hi")
+    assert set(reply["timings_ms"]) == {"queued", "routed", "waited", "executed", "total"}
+
+
+def test_a_correlation_id_comes_back_byte_for_byte_to_the_partition_asked_for(worker: Settings) -> None:
+    producer = Producer({"bootstrap.servers": worker.bootstrap_servers()})
+    correlation_id = bytes(range(256))[-16:]
+    producer.produce(
+        worker.namespace + "requests",
+        b'{"function": "echo", "args": ["hi"]}',
+        headers=[
+            ("kafka_correlationId", correlation_id),
+            ("kafka_replyTopic", (worker.namespace + "replies").encode()),
+            ("kafka_replyPartition", (11).to_bytes(4, "big")),
+            ("traceparent", b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+        ],
+    )
+    assert producer.flush(10) == 0
+    headers = dict(headers_of(_next(worker, "replies", 11)))
+    assert headers["kafka_correlationId"] == correlation_id
+    assert headers["traceparent"].startswith(b"00-0af7651916cd43dd8448eb211c80319c")
+
+
+def test_a_call_without_a_node_waits_and_is_told_so_after_its_deadline(worker: Settings) -> None:
+    with Client(worker) as client:
+        assert client.call("echo", "x", options=SOON) == "x"
+        with pytest.raises(NoNodeAvailable, match="echo"):
+            client.call("echo", "x", options=CallOptions(timeout_s=0.5, target="nobody"))
+
+
+def test_a_call_waits_for_the_node_that_it_needs(worker: Settings) -> None:
+    with Client(worker) as client:
+        later = client.submit("echo", "x", options=CallOptions(timeout_s=40, target="late-node"))
+        with running(worker, "inference", EASYREMOTE_NODE_ID="late-node"):
+            assert later.result(40).node_id == "late-node"
 
 
 @pytest.mark.faults

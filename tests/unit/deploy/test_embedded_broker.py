@@ -57,3 +57,14 @@ def test_no_java_says_how_to_get_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     with pytest.raises(ConfigError, match="install Java 17 or newer"):
         java.find_java()
+
+
+def test_no_network_at_the_first_start_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    # What Maven or jgo fetched before is under the home.
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(ConfigError, match="needs a network") as told:
+        jars.ensure_jars(tmp_path / "kafka" / "jars")
+    assert "EASYREMOTE_KAFKA" in str(told.value)
+    assert "\n" not in str(told.value)
