@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import threading
@@ -13,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from easyremote.bench.floor import REPLIES, REQUESTS, FloorClient, closing, p50
+from easyremote.bench.programs import log_of, worker
 from easyremote.bench.report import Report, measured_kafka, step
 from easyremote.deploy.status import system_status
 from easyremote.errors import ConfigError
@@ -26,7 +26,6 @@ __all__ = ["main"]
 
 OUTSTANDING = 256
 _READY_S = 60.0
-_STOP_S = 10.0
 _PAYLOAD = "x" * 100
 _OPTIONS = CallOptions(timeout_s=30)
 
@@ -37,7 +36,7 @@ def main(json_file: Path | None, calls: int) -> None:
     with measured_kafka("bench-rpc-") as settings:
         _measure_floor(settings, report, calls)
         TopicAdmin(settings).ensure(declarations())
-        with step("starting the worker"), _worker(settings):
+        with step("starting the worker"), _serving(settings):
             for name in ("direct", "routed"):
                 _measure_client(settings, report, name, calls)
     figures = {name: value for name, value, _ in report.results}
@@ -108,37 +107,18 @@ def _many(client: Client, calls: int) -> float:
 
 
 @contextmanager
-def _worker(settings: Settings) -> Iterator[None]:
-    log_file = settings.data_dir / "worker.log"
-    with log_file.open("wb") as output:
-        process = subprocess.Popen(
-            [Path(sys.executable).with_name("faust"), "-A", "easyremote", "worker", "-l", "warn"],
-            env=os.environ
-            | {
-                "EASYREMOTE_KAFKA": settings.bootstrap_servers(),
-                "EASYREMOTE_NAMESPACE": settings.namespace,
-                "EASYREMOTE_DATA_DIR": str(settings.data_dir),
-                "EASYREMOTE_ROLES": "router,inference",
-                "EASYREMOTE_MODELS": "",
-                "EASYREMOTE_FUNCTIONS": "easyremote.bench.echo",
-                "EASYREMOTE_LOG_LEVEL": "WARNING",
-            },
-            stdout=output,
-            stderr=output,
-        )
-    try:
+def _serving(settings: Settings) -> Iterator[None]:
+    environment = {
+        "EASYREMOTE_ROLES": "router,inference",
+        "EASYREMOTE_MODELS": "",
+        "EASYREMOTE_FUNCTIONS": "easyremote.bench.echo",
+    }
+    with worker(settings, environment) as process:
         deadline = time.monotonic() + _READY_S
         while not _is_up(settings):
             if process.poll() is not None or time.monotonic() > deadline:
-                raise ConfigError(f"the worker does not start: {log_file.read_text(errors='replace')[-2_000:]}")
+                raise ConfigError(f"the worker does not start: {log_of(settings).read_text(errors='replace')[-2_000:]}")
         yield
-    finally:
-        process.terminate()
-        try:
-            process.wait(_STOP_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 def _is_up(settings: Settings) -> bool:

@@ -7,18 +7,16 @@ last, exactly once, aggregates and changelog written; and a plain Faust agent wi
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from confluent_kafka import Consumer, Producer, TopicPartition
 
+from easyremote.bench.programs import log_of, worker
 from easyremote.bench.report import Report, measured_kafka, step
 from easyremote.errors import ConfigError
 from easyremote.topics.admin import TopicAdmin
@@ -145,15 +143,13 @@ def _engine(settings: Settings, readings: int, *, threshold: int) -> float:
     commits = _Commits(readings)
     follower = Follower(settings, settings.namespace + STREAMS_CHANGELOG, commits.take, start="beginning")
     environment = {
-        "EASYREMOTE_NAMESPACE": settings.namespace,
         "EASYREMOTE_ROLES": "streams",
         "EASYREMOTE_WINDOW_S": "10",
         "EASYREMOTE_LATENESS_S": "0",
         "EASYREMOTE_Z_THRESHOLD": str(threshold),
-        "EASYREMOTE_LOG_LEVEL": "WARNING",
     }
     try:
-        with _program(settings, "easyremote", environment):
+        with worker(settings, environment):
             if not commits.done.wait(_LIMIT_S):
                 raise ConfigError(f"the engine was not done after {_LIMIT_S:g} s")
             return commits.rate()
@@ -170,30 +166,8 @@ def _faust(settings: Settings, readings: int) -> float:
         "BENCH_PARTITIONS": str(PARTITIONS),
         "BENCH_RESULT": str(result),
     }
-    with _program(settings, "easyremote.bench.plain_faust", environment) as process:
+    with worker(settings, environment, "easyremote.bench.plain_faust") as process:
         process.wait(_LIMIT_S)
     if not result.exists():
-        raise ConfigError(f"the plain Faust agent ended without a result: see {settings.data_dir / 'bench.log'}")
+        raise ConfigError(f"the plain Faust agent ended without a result: see {log_of(settings)}")
     return float(result.read_text())
-
-
-@contextmanager
-def _program(settings: Settings, app: str, environment: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    with (settings.data_dir / "bench.log").open("wb") as output:
-        process = subprocess.Popen(
-            [Path(sys.executable).with_name("faust"), "-A", app, "worker", "-l", "warn"],
-            env=os.environ
-            | {"EASYREMOTE_KAFKA": settings.bootstrap_servers(), "EASYREMOTE_DATA_DIR": str(settings.data_dir)}
-            | dict(environment),
-            stdout=output,
-            stderr=output,
-        )
-    try:
-        yield process
-    finally:
-        process.terminate()
-        try:
-            process.wait(_STOP_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()

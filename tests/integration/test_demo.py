@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import psutil
@@ -22,7 +23,8 @@ def test_the_demo_of_a_clean_clone_does_the_main_job_and_leaves_no_process(tmp_p
     # A machine without Java: only the tools that the README asks for are on the path.
     tools = tmp_path / "tools"
     tools.mkdir()
-    for name in ("git", "make", "python3", "sh", "test", "touch", "uname", "env"):
+    (tools / "python3").symlink_to(Path(sys.base_prefix) / "bin" / "python3")
+    for name in ("git", "make", "sh", "test", "touch"):
         found = shutil.which(name)
         assert found is not None
         (tools / name).symlink_to(found)

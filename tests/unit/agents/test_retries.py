@@ -1,0 +1,116 @@
+"""The delay topics, with the broker's two sides played by the test."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from easyremote.agents.retries import Retries
+from easyremote.clock import now_ms
+from easyremote.settings import Settings
+from easyremote.topics.source import Assigned, Batch, Revoked
+
+DELAY_MS = 50
+
+
+class _Message:
+    def __init__(self, offset: int, written_ms: int) -> None:
+        self._offset = offset
+        self._written_ms = written_ms
+
+    def offset(self) -> int:
+        return self._offset
+
+    def timestamp(self) -> tuple[int, int]:
+        return 2, self._written_ms
+
+    def value(self) -> bytes:
+        return b"%d" % self._offset
+
+    def key(self) -> bytes:
+        return b"call"
+
+    def headers(self) -> list[tuple[str, bytes]]:
+        return [("easyremote_id", b"call")]
+
+
+class _Producer:
+    def __init__(self) -> None:
+        self.sent: list[tuple[int, bytes, Any]] = []
+        self.came = asyncio.Event()
+
+    def send(self, topic: str, value: bytes, *, key: bytes, headers: Any, on_delivery: Any) -> None:
+        assert topic == "requests"
+        assert dict(headers)["easyremote_id"] == b"call"
+        self.sent.append((now_ms(), value, on_delivery))
+        self.came.set()
+
+
+class _Source:
+    def __init__(self) -> None:
+        self.committed: dict[int, int] = {}
+        self.done = 0
+
+    def commit(self, offsets: dict[int, int]) -> None:
+        self.committed |= offsets
+
+    def finished(self) -> None:
+        self.done += 1
+
+
+def _parts() -> tuple[Retries, Any, Any]:
+    producer = _Producer()
+    return Retries(Settings(), producer, DELAY_MS, _fail), producer, _Source()  # type: ignore[arg-type]  # a stand-in
+
+
+def _fail(error: Exception) -> None:
+    raise error
+
+
+def _batch(*messages: _Message) -> Batch[Any]:
+    first, last = messages[0].offset(), messages[-1].offset()
+    return Batch("requests.retry.1s", 0, first, last + 1, list(messages))
+
+
+def test_a_call_comes_back_when_its_delay_is_over_and_not_before() -> None:
+    async def play() -> None:
+        retries, producer, source = _parts()
+        await retries.handle(Assigned((0,)), source)
+        written_ms = now_ms()
+        await retries.handle(_batch(_Message(5, written_ms - DELAY_MS), _Message(6, written_ms)), source)
+        assert [value for _, value, _ in producer.sent] == [b"5"]
+        producer.came.clear()
+        await asyncio.wait_for(producer.came.wait(), 2)
+        assert producer.sent[1][0] >= written_ms + DELAY_MS
+        assert source.done == 1
+
+    asyncio.run(play())
+
+
+def test_nothing_is_committed_before_what_stands_before_it_is_acknowledged() -> None:
+    async def play() -> None:
+        retries, producer, source = _parts()
+        await retries.handle(Assigned((0,)), source)
+        await retries.handle(_batch(_Message(5, 0), _Message(6, 0)), source)
+        (_, _, first), (_, _, second) = producer.sent
+        second(None, None)
+        assert source.committed.get(0, 5) == 5
+        first(None, None)
+        assert source.committed == {0: 7}
+
+    asyncio.run(play())
+
+
+def test_a_partition_that_goes_is_let_go_at_once_and_its_calls_stay_in_the_topic() -> None:
+    async def play() -> None:
+        retries, producer, source = _parts()
+        await retries.handle(Assigned((0,)), source)
+        await retries.handle(_batch(_Message(5, now_ms())), source)
+        revoked = Revoked((0,), lost=False)
+        await retries.handle(revoked, source)
+        assert revoked.done.is_set()
+        assert source.committed.get(0, 5) == 5
+        await asyncio.sleep(2 * DELAY_MS / 1000)  # the timer would have fired by now
+        assert producer.sent == []
+
+    asyncio.run(play())
