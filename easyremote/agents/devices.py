@@ -63,4 +63,4 @@ class DeviceService(Service):
         values = await asyncio.to_thread(self._sensor.read, time_ms)
         for metric, value in values.items():
             reading = Reading(device_id=self._device.device_id, metric=metric, value=value, timestamp_ms=time_ms)
-            self._producer.send(self._topic, encode(reading), key=self._device.device_id)
+            self._producer.send(self._topic, encode(reading), key=self._device.device_id, in_order=True)

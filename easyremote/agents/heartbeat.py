@@ -75,7 +75,7 @@ class HeartbeatService(Service):
         psutil.cpu_percent(None)  # the first call has nothing to compare with
         while not self.should_stop:
             self._due.clear()
-            self._producer.send(self._topic, encode(self._heartbeat()), key=self._settings.node_id)
+            self._producer.send(self._topic, encode(self._heartbeat()), key=self._settings.node_id, in_order=True)
             try:
                 await asyncio.wait_for(self._due.wait(), self._settings.heartbeat_ms / 1000)
             except TimeoutError:
@@ -84,7 +84,9 @@ class HeartbeatService(Service):
     async def on_stop(self) -> None:
         """Leave: a record without a value."""
         try:
-            await asyncio.wait_for(self._producer.deliver(self._topic, None, key=self._settings.node_id), 2.0)
+            await asyncio.wait_for(
+                self._producer.deliver(self._topic, None, key=self._settings.node_id, in_order=True), 2.0
+            )
         except (TimeoutError, TopicError) as error:
             log.warning("the others were not told that this node leaves; its silence will", error=str(error))
 

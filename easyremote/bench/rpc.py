@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import subprocess
 import sys
 import threading
@@ -26,6 +27,7 @@ __all__ = ["main"]
 
 OUTSTANDING = 256
 _READY_S = 60.0
+_FLOOR_PASSES = 5
 _PAYLOAD = "x" * 100
 _OPTIONS = CallOptions(timeout_s=30)
 
@@ -62,7 +64,10 @@ def _measure_floor(settings: Settings, report: Report, calls: int) -> None:
             client.one_at_a_time(payload, calls // 4)
             report.add("floor_p50", p50(client.one_at_a_time(payload, calls)), "ms")
             client.many(payload, calls, OUTSTANDING)
-            report.add("floor_rate", client.many(payload, calls * 10, OUTSTANDING), "calls/s")
+            # Whether its records travel together is chance, so one pass says little.
+            passes = [client.many(payload, calls * 10, OUTSTANDING) for _ in range(_FLOOR_PASSES)]
+            report.add("floor_rate", statistics.median(passes), "calls/s")
+            report.add("floor_rate_best", max(passes), "calls/s")
     finally:
         server.kill()
         server.wait()

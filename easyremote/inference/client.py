@@ -104,7 +104,7 @@ class _Session:
         if direct:
             self._nodes = NodeWatch(settings)
             self._nodes.wait_caught_up(_CAUGHT_UP_S)
-        self._producer = RecordProducer(settings)
+        self._producer = RecordProducer(settings, tells="errors")
         self._sweeper = threading.Thread(target=self._sweep, name="client deadlines", daemon=True)
         self._sweeper.start()
 

@@ -27,6 +27,9 @@ log = structlog.get_logger(__name__)
 
 _FUNCTION_THREADS = 4
 _MODEL_BATCH = 32
+_QUICK_BATCH = 64
+_QUICK_MS = 0.5
+"""Waking a thread costs about as much as such a function, so one thread takes all that wait."""
 
 
 def _wall_ms() -> float:
@@ -80,6 +83,7 @@ class Executor:
         self._wanted = wanted
         self._loop: asyncio.AbstractEventLoop | None = None
         self._functions: Lane[Job] = Lane("functions", self._run_each, failed, threads=_FUNCTION_THREADS)
+        self._quick: Lane[Job] = Lane("quick functions", self._run_each, failed, max_batch=_QUICK_BATCH)
         self._models: dict[str, Lane[Job]] = {
             model.name: Lane(model.name, self._run_together, failed, max_batch=_MODEL_BATCH) for model in node.models
         }
@@ -95,14 +99,14 @@ class Executor:
         except CallError as error:
             self._fail(job, error)
             return
-        lane = self._functions
+        lane = self._quick if self._node.stats.is_quick(function.name, _QUICK_MS) else self._functions
         if function.many is not None and function.model is not None:
             lane = self._models[function.model]
         lane.put(job)
 
     def close(self, timeout_s: float) -> bool:
         """Finish what is queued; say whether all ended in time."""
-        lanes = [self._functions, *self._models.values()]
+        lanes = [self._functions, self._quick, *self._models.values()]
         return all([lane.close(timeout_s) for lane in lanes])  # noqa: C419  # every lane is closed, whatever one says
 
     def _starts(self, job: Job) -> bool:

@@ -69,14 +69,15 @@ class Ledger:
     """
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._holdings: dict[int, _Holding] = {}
         self._leaving: set[int] = set()
         self._generation = 0
 
     def assign(self, partitions: Iterable[int]) -> None:
         """Begin to hold partitions."""
-        with self._changed:
+        with self._lock:
             self._generation += 1
             for number in partitions:
                 self._holdings[number] = _Holding(self._generation)
@@ -84,7 +85,7 @@ class Ledger:
 
     def take(self, partition: int, offsets: Iterable[int]) -> int:
         """Note offsets that were read, in rising order; return the generation of the holding."""
-        with self._changed:
+        with self._lock:
             holding = self._holdings.setdefault(partition, _Holding(self._generation))
             for offset in offsets:
                 holding.tracker.take(offset)
@@ -92,14 +93,14 @@ class Ledger:
 
     def take_batch(self, partition: int, first_offset: int, next_offset: int) -> int:
         """Note a batch that is finished as one, by its first offset; return the generation of the holding."""
-        with self._changed:
+        with self._lock:
             holding = self._holdings.setdefault(partition, _Holding(self._generation))
             holding.tracker.take(first_offset, next_offset)
             return holding.generation
 
     def start(self, partition: int, generation: int) -> bool:
         """Say whether a call may be run, and count it as running if so."""
-        with self._changed:
+        with self._lock:
             holding = self._current(partition, generation)
             if holding is None or partition in self._leaving:
                 return False
@@ -108,30 +109,30 @@ class Ledger:
 
     def holds(self, partition: int, generation: int) -> bool:
         """Say whether a call that was started is still this node's to answer."""
-        with self._changed:
-            return self._current(partition, generation) is not None
+        return self._current(partition, generation) is not None
 
     def finish(self, partition: int, generation: int, offset: int, *, ran: bool) -> None:
         """Note that a call is answered, or refused without having run."""
-        with self._changed:
+        with self._lock:
             holding = self._current(partition, generation)
             if holding is None:
                 return
             holding.tracker.finish(offset)
             if ran:
                 holding.running -= 1
-                self._changed.notify_all()
+                if self._leaving:
+                    self._changed.notify_all()
 
     def committable(self) -> dict[int, int]:
         """Return the next offset to read of each partition where it has moved."""
-        with self._changed:
+        with self._lock:
             moved = {number: holding.tracker.committable() for number, holding in self._holdings.items()}
         return {number: offset for number, offset in moved.items() if offset is not None}
 
     def leave(self, partitions: Iterable[int], timeout_s: float) -> bool:
         """Start nothing more of these partitions and wait for what runs; say whether it ended in time."""
         leaving = set(partitions)
-        with self._changed:
+        with self._lock:
             self._leaving |= leaving
             return self._changed.wait_for(
                 lambda: not any(holding.running for number, holding in self._holdings.items() if number in leaving),
@@ -140,7 +141,7 @@ class Ledger:
 
     def drop(self, partitions: Iterable[int]) -> None:
         """End holding partitions; what still runs for them is not this node's any more."""
-        with self._changed:
+        with self._lock:
             for number in partitions:
                 self._holdings.pop(number, None)
                 self._leaving.discard(number)
@@ -149,13 +150,13 @@ class Ledger:
     @property
     def pending(self) -> int:
         """How many calls are taken and not answered."""
-        with self._changed:
+        with self._lock:
             return sum(holding.tracker.pending for holding in self._holdings.values())
 
     @property
     def partitions(self) -> list[int]:
         """The partitions held, sorted."""
-        with self._changed:
+        with self._lock:
             return sorted(self._holdings)
 
     def _current(self, partition: int, generation: int) -> _Holding | None:

@@ -51,6 +51,11 @@ class NodeStats:
                 "average_response_time": self._seconds / total if total else 0.0,
             }
 
+    def is_quick(self, function: str, limit_ms: float) -> bool:
+        """Say whether a function is known to cost less than `limit_ms`."""
+        known = self._cost_ms.get(function)
+        return known is not None and known < limit_ms
+
     def cost_ms(self) -> dict[str, float]:
         """Return the learned ms per item of each function that was called."""
         with self._lock:

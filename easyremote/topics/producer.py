@@ -6,10 +6,11 @@ import asyncio
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
+from easyremote.clock import monotonic_s
 from easyremote.errors import BrokerUnavailable, PayloadTooLarge, TopicError
 from easyremote.topics.catalog import LARGEST_RECORD_BYTES
 from easyremote.topics.connection import confluent_config
@@ -18,47 +19,85 @@ if TYPE_CHECKING:
     from easyremote.settings import Settings
     from easyremote.topics.records import RecordRef
 
-__all__ = ["Delivered", "RecordProducer", "delivery_error", "is_refused"]
+__all__ = ["Delivered", "Pace", "RecordProducer", "delivery_error", "is_refused"]
 
 Delivered = Callable[[KafkaError | None, Message], None]
 
 _POLL_S = 0.2
+_SLOT_S = 0.05
+_BUSY = 75
+"""Records in a slot of time from which on those of the next slot wait for each other: 1,500 a second."""
+_LINGER_MS = 1
 _FULL_QUEUE_WAIT_S = 0.05
+
+
+class Pace:
+    """Says whether records come so fast that they should travel together, by how many came just before. Pure.
+
+    Examples
+    --------
+    >>> pace = Pace()
+    >>> any(pace.is_busy(0.0) for _ in range(100)), pace.is_busy(0.06), pace.is_busy(1.0)
+    (False, True, False)
+    """
+
+    def __init__(self) -> None:
+        self._slot_ends_s = 0.0
+        self._came = 0
+        self._busy = False
+
+    def is_busy(self, now_s: float) -> bool:
+        """Count a record that comes at `now_s`; say whether it should wait for others."""
+        if now_s >= self._slot_ends_s:
+            self._busy = self._came >= _BUSY and now_s < self._slot_ends_s + _SLOT_S
+            self._came = 0
+            self._slot_ends_s = now_s + _SLOT_S
+        self._came += 1
+        return self._busy
 
 
 class RecordProducer:
     """Sends records; every one is either acknowledged or its callback is told why not.
 
-    Nothing lingers, and yet much travels together: with one request in flight to the broker at a time, whatever is
-    produced meanwhile makes the next batch (`docs/decisions/0003-one-request-in-flight.md`).
+    While little is in flight nothing lingers; while much is, records wait a millisecond for others, and with one
+    request in flight at a time what is produced meanwhile makes the next batch: a broker's work is by request and not
+    by record (`docs/decisions/0003-one-request-in-flight.md`). When it changes over, records of one partition may
+    overtake each other: calls and replies have no order; what has, says `in_order`.
 
     Parameters
     ----------
     settings : Settings
         Where the broker is, and the largest payload.
+    tells : {"all", "errors"}
+        What a record's `on_delivery` is told of. A report of each record costs about as much as sending it, so who
+        learns of success by other ways, as a client does by its replies, asks for errors alone.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        self._producer = Producer(
-            confluent_config(settings)
-            | {
-                "acks": "all",
-                "enable.idempotence": True,
-                "linger.ms": 0,
-                "max.in.flight.requests.per.connection": 1,
-                # Records without a key stay on one partition for a while, and so travel together.
-                "sticky.partitioning.linger.ms": 20,
-                "message.max.bytes": LARGEST_RECORD_BYTES,
-                "queue.buffering.max.messages": 200_000,
-                "delivery.timeout.ms": 30_000,
-                "retry.backoff.ms": 20,
-            }
-        )
+    def __init__(self, settings: Settings, *, tells: Literal["all", "errors"] = "all") -> None:
+        common = confluent_config(settings) | {
+            "acks": "all",
+            "enable.idempotence": True,
+            "max.in.flight.requests.per.connection": 1,
+            # Records without a key stay on one partition for a while, and so travel together.
+            "sticky.partitioning.linger.ms": 20,
+            "message.max.bytes": LARGEST_RECORD_BYTES,
+            "queue.buffering.max.messages": 200_000,
+            "delivery.timeout.ms": 30_000,
+            "retry.backoff.ms": 20,
+            "delivery.report.only.error": tells == "errors",
+        }
+        self._prompt = Producer(common | {"linger.ms": 0})
+        self._coalescing = Producer(common | {"linger.ms": _LINGER_MS})
+        self._pace = Pace()
         self._closed = threading.Event()
-        self._poller = threading.Thread(target=self._poll, name="producer", daemon=True)
-        self._poller.start()
+        self._pollers = [
+            threading.Thread(target=self._poll, args=(producer,), name=f"producer {name}", daemon=True)
+            for name, producer in (("prompt", self._prompt), ("coalescing", self._coalescing))
+        ]
+        for poller in self._pollers:
+            poller.start()
 
-    def send(  # a record has six parts
+    def send(  # noqa: PLR0913  # a record has six parts
         self,
         topic: str,
         value: bytes | None,
@@ -67,8 +106,18 @@ class RecordProducer:
         headers: list[tuple[str, bytes]] | None = None,
         partition: int | None = None,
         on_delivery: Delivered | None = None,
+        in_order: bool = False,
     ) -> None:
         """Queue a record; wait only while the queue is full.
+
+        Parameters
+        ----------
+        topic, value, key, headers, partition
+            The record; without a partition, the key chooses it.
+        on_delivery : Delivered, optional
+            Told whether the broker has the record.
+        in_order : bool
+            Keep the record behind those sent before it to the same partition with `in_order`.
 
         Raises
         ------
@@ -78,9 +127,10 @@ class RecordProducer:
             If the record cannot be queued at all.
         """
         arguments = {} if partition is None else {"partition": partition}
+        producer = self._coalescing if in_order or self._pace.is_busy(monotonic_s()) else self._prompt
         while True:
             try:
-                self._producer.produce(
+                producer.produce(
                     topic,
                     value,
                     key=key,
@@ -109,6 +159,7 @@ class RecordProducer:
         key: bytes | str | None = None,
         headers: list[tuple[str, bytes]] | None = None,
         partition: int | None = None,
+        in_order: bool = False,
     ) -> RecordRef:
         """Send a record and wait until the broker has it.
 
@@ -117,7 +168,7 @@ class RecordProducer:
         RecordRef
             Where it stands.
         """
-        done = self._future(topic, value, key=key, headers=headers, partition=partition)
+        done = self._future(topic, value, key=key, headers=headers, partition=partition, in_order=in_order)
         return await asyncio.wrap_future(done)
 
     def deliver_blocking(
@@ -128,19 +179,23 @@ class RecordProducer:
         key: bytes | str | None = None,
         headers: list[tuple[str, bytes]] | None = None,
         partition: int | None = None,
+        in_order: bool = False,
     ) -> RecordRef:
         """Do as `deliver` does, from a thread that may wait."""
-        return self._future(topic, value, key=key, headers=headers, partition=partition).result()
+        return self._future(topic, value, key=key, headers=headers, partition=partition, in_order=in_order).result()
 
     def flush(self, timeout_s: float) -> int:
         """Wait until all is acknowledged; return how many records are not after `timeout_s`."""
-        return self._producer.flush(timeout_s)
+        deadline = monotonic_s() + timeout_s
+        left = self._prompt.flush(timeout_s)
+        return left + self._coalescing.flush(max(0.0, deadline - monotonic_s()))
 
     def close(self, timeout_s: float = 5.0) -> int:
         """Flush and stop; return how many records were not acknowledged in time."""
         left = self.flush(timeout_s)
         self._closed.set()
-        self._poller.join(_POLL_S * 5)
+        for poller in self._pollers:
+            poller.join(_POLL_S * 5)
         return left
 
     def _future(
@@ -151,6 +206,7 @@ class RecordProducer:
         key: bytes | str | None,
         headers: list[tuple[str, bytes]] | None,
         partition: int | None,
+        in_order: bool,
     ) -> Future[RecordRef]:
         from easyremote.topics.records import RecordRef
 
@@ -164,12 +220,12 @@ class RecordProducer:
             else:
                 done.set_exception(delivery_error(topic, error))
 
-        self.send(topic, value, key=key, headers=headers, partition=partition, on_delivery=delivered)
+        self.send(topic, value, key=key, headers=headers, partition=partition, on_delivery=delivered, in_order=in_order)
         return done
 
-    def _poll(self) -> None:
+    def _poll(self, producer: Producer) -> None:
         while not self._closed.is_set():
-            self._producer.poll(_POLL_S)
+            producer.poll(_POLL_S)
 
 
 _REFUSALS = frozenset(
