@@ -88,11 +88,13 @@ class Balancer:
         self._timeout_ms = timeout_ms
         self._nodes: dict[str, _Node] = {}
         self._offered: set[str] = set()
+        self._eligible: dict[tuple[str, str | None], tuple[int, list[_Node]]] = {}
         self._turn = 0
         self._random = random.Random(seed)  # noqa: S311  # breaks ties, guards nothing
 
     def update(self, heartbeat: Heartbeat, now_ms: int) -> None:
         """Take a heartbeat in; `now_ms` is when it arrived, so clocks of other machines do not matter."""
+        self._eligible.clear()
         known = self._nodes.get(heartbeat.node_id)
         functions = frozenset(heartbeat.functions)
         self._offered |= functions
@@ -108,6 +110,7 @@ class Balancer:
 
     def forget(self, node_id: str) -> None:
         """Take a node out that has left."""
+        self._eligible.clear()
         self._nodes.pop(node_id, None)
 
     def declare(self, functions: Iterable[str]) -> None:
@@ -145,20 +148,16 @@ class Balancer:
         Choice or None
             None if no live node offers the function.
         """
-        live = [
-            node
-            for node in self._nodes.values()
-            if now_ms - node.seen_ms <= self._timeout_ms
-            and function in node.functions
-            and node.heartbeat.partitions
-            and (target is None or node.heartbeat.node_id == target)
-        ]
+        live = self._live(function, target, now_ms)
         if not live:
             return None
-        score = _SCORES[strategy or "least_wait"]
-        ranked = [(score(node, function), node) for node in live]
-        best = min(value for value, _ in ranked)
-        node = self._random.choice([node for value, node in ranked if value == best])
+        if len(live) == 1:
+            node = live[0]
+        else:
+            score = _SCORES[strategy or "least_wait"]
+            ranked = [(score(node, function), node) for node in live]
+            best = min(value for value, _ in ranked)
+            node = self._random.choice([node for value, node in ranked if value == best])
         self._turn += 1
         node.turn = self._turn
         node.sent_since += 1
@@ -167,3 +166,20 @@ class Balancer:
         # to the same one travel together.
         partition = partitions[now_ms // _PARTITION_MS % len(partitions)]
         return Choice(node.heartbeat.node_id, node.heartbeat.pool or "general", partition)
+
+    def _live(self, function: str, target: str | None, now_ms: int) -> list[_Node]:
+        # Between two heartbeats the answer stays the same until the first of the nodes falls silent.
+        known = self._eligible.get((function, target))
+        if known is not None and now_ms <= known[0]:
+            return known[1]
+        live = [
+            node
+            for node in self._nodes.values()
+            if now_ms - node.seen_ms <= self._timeout_ms
+            and function in node.functions
+            and node.heartbeat.partitions
+            and (target is None or node.heartbeat.node_id == target)
+        ]
+        if live:
+            self._eligible[function, target] = (min(node.seen_ms for node in live) + self._timeout_ms, live)
+        return live

@@ -74,9 +74,8 @@ class CallOptions:
 _DEFAULT = CallOptions()
 
 
-@dataclass(slots=True)
-class _Waiting:
-    ended: Ended
+class _Waiting(msgspec.Struct):
+    ended: Any  # Any: msgspec cannot look into a callable's type
     deadline: float
     function: str
     node_id: str | None
@@ -87,7 +86,7 @@ class _Session:
 
     def __init__(self, settings: Settings, *, direct: bool) -> None:
         self._settings = settings
-        self._lock = threading.Lock()
+        # Several threads use it, each operation as one: `setdefault`, `pop` and `copy` are atomic.
         self._waiting: dict[bytes, _Waiting] = {}
         self._closed = threading.Event()
         count = next(topic.partitions for topic in declarations() if topic.name == REPLIES)
@@ -117,10 +116,9 @@ class _Session:
         value = self._encode(call_id, function, args, kwargs, options)
         topic, partition, node_id = self._route(function, options)
         deadline = time.monotonic() + options.timeout_s + _LAST_WORD_S
-        with self._lock:
-            if correlation_id in self._waiting:
-                raise CallError(f"a call of id {call_id} is already waiting in this client")
-            self._waiting[correlation_id] = _Waiting(ended, deadline, function, node_id)
+        waiting = _Waiting(ended, deadline, function, node_id)
+        if self._waiting.setdefault(correlation_id, waiting) is not waiting:
+            raise CallError(f"a call of id {call_id} is already waiting in this client")
 
         def delivered(error: KafkaError | None, _message: Message) -> None:
             if error is not None:
@@ -135,14 +133,12 @@ class _Session:
                 on_delivery=delivered,
             )
         except EasyRemoteError:
-            with self._lock:
-                self._waiting.pop(correlation_id, None)
+            self.forget(correlation_id)
             raise
 
     def forget(self, call_id: bytes) -> None:
         """Wait no longer for a call."""
-        with self._lock:
-            self._waiting.pop(call_id, None)
+        self._waiting.pop(call_id, None)
 
     def close(self) -> None:
         """Stop; every call that still waits ends with an error."""
@@ -152,9 +148,7 @@ class _Session:
             self._nodes.close()
         self._producer.close()
         self._sweeper.join()
-        with self._lock:
-            left = list(self._waiting)
-        for correlation_id in left:
+        for correlation_id in list(self._waiting):
             self._end(correlation_id, CallError("the client was closed before the reply came"))
 
     def _encode(
@@ -205,8 +199,7 @@ class _Session:
             self._end(correlation_id, reply)
 
     def _end(self, correlation_id: bytes, outcome: Reply | EasyRemoteError) -> None:
-        with self._lock:
-            waiting = self._waiting.pop(correlation_id, None)
+        waiting = self._waiting.pop(correlation_id, None)
         if waiting is None:
             return
         if self._nodes is not None and waiting.node_id is not None:
@@ -216,8 +209,7 @@ class _Session:
     def _sweep(self) -> None:
         while not self._closed.wait(_SWEEP_S):
             now = time.monotonic()
-            with self._lock:
-                late = [(key, one) for key, one in self._waiting.items() if one.deadline <= now]
+            late = [(key, one) for key, one in self._waiting.copy().items() if one.deadline <= now]
             for correlation_id, one in late:
                 self._end(
                     correlation_id,

@@ -230,9 +230,14 @@ class Executor:
         routed_at = call.routed_ms if call.routed_ms is not None else call.sent_ms
         started = job.started_ms or now
         return TimingsMs(
-            queued=round(max(0.0, routed_at - call.sent_ms), 3),
-            routed=round(max(0.0, job.arrived_ms - routed_at), 3),
-            waited=round(max(0.0, started - job.arrived_ms), 3),
-            executed=round(max(0.0, now - started), 3),
-            total=round(max(0.0, now - call.sent_ms), 3),
+            queued=_between(call.sent_ms, routed_at),
+            routed=_between(routed_at, job.arrived_ms),
+            waited=_between(job.arrived_ms, started),
+            executed=_between(started, now),
+            total=_between(call.sent_ms, now),
         )
+
+
+def _between(start_ms: float, end_ms: float) -> float:
+    # To the microsecond; the clocks of two machines may make it negative.
+    return int((end_ms - start_ms) * 1000) / 1000 if end_ms > start_ms else 0.0

@@ -46,6 +46,8 @@ class Function:
     _decoders: dict[str, Decoder] = field(init=False, repr=False)
     _in_order: tuple[tuple[str, Decoder], ...] = field(init=False, repr=False)
     _required: int = field(init=False, repr=False)
+    is_async: bool = field(init=False)
+    """Whether the function is a coroutine function and so runs on the event loop."""
 
     def __post_init__(self) -> None:
         signature = inspect.signature(self.call)
@@ -65,11 +67,7 @@ class Function:
         object.__setattr__(self, "_in_order", tuple((one.name, decoders[one.name]) for one in plain if is_plain))
         required = sum(one.default is inspect.Parameter.empty for one in plain)
         object.__setattr__(self, "_required", required)
-
-    @property
-    def is_async(self) -> bool:
-        """Whether the function is a coroutine function and so runs on the event loop."""
-        return inspect.iscoroutinefunction(self.call)
+        object.__setattr__(self, "is_async", inspect.iscoroutinefunction(self.call))
 
     def arguments(self, args: Sequence[Raw], kwargs: dict[str, Raw]) -> tuple[list[Any], dict[str, Any]]:
         """Return a call's arguments, decoded by the function's type hints.

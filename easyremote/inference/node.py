@@ -99,6 +99,8 @@ class AINodeManager:
 
     def model(self, name: str | None) -> BaseAIModel | None:
         """Return the model of that name."""
+        if name is None:
+            return None
         return next((model for model in self.models if model.name == name), None)
 
     def model_states(self) -> list[ModelState]:

@@ -27,7 +27,7 @@ _POLL_S = 0.2
 _SLOT_S = 0.05
 _BUSY = 75
 """Records in a slot of time from which on those of the next slot wait for each other: 1,500 a second."""
-_LINGER_MS = 1
+_LINGER_MS = 2
 _FULL_QUEUE_WAIT_S = 0.05
 
 
