@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from easyremote.inference.node import AINodeManager
     from easyremote.topics.wire import Call
 
-__all__ = ["Executor", "Job"]
+__all__ = ["Executor", "Job", "Outcome"]
 
 log = structlog.get_logger(__name__)
 
@@ -48,6 +48,14 @@ class Job:
     started_ms: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a job ended: its encoded reply, and the error that the reply tells, if it tells one."""
+
+    reply: bytes
+    error: BaseException | None = None
+
+
 class Executor:
     """Runs jobs and reports each one's encoded reply.
 
@@ -60,7 +68,7 @@ class Executor:
     max_payload_bytes : int
         Largest reply, bytes.
     answer : callable
-        `(job, encoded reply)`: takes every job's reply, on whichever thread made it.
+        `(job, outcome)`: takes every job's outcome, on whichever thread made it.
     wanted : callable
         `(job) -> bool`: asked right before a job is run; one that is not wanted ends without a reply.
     failed : callable
@@ -72,7 +80,7 @@ class Executor:
         node: AINodeManager,
         node_id: str,
         max_payload_bytes: int,
-        answer: Callable[[Job, bytes], None],
+        answer: Callable[[Job, Outcome], None],
         wanted: Callable[[Job], bool],
         failed: Callable[[Exception], None],
     ) -> None:
@@ -204,7 +212,7 @@ class Executor:
             )
             return
         self._node.stats.record(function.name, timings.executed / 1000 / shared_by, ok=True)
-        self._answer(job, value)
+        self._answer(job, Outcome(value))
 
     def _fail(self, job: Job, error: BaseException) -> None:
         if not isinstance(error, EasyRemoteError):
@@ -222,7 +230,7 @@ class Executor:
             attempts=job.call.attempt,
             timings_ms=timings,
         )
-        self._answer(job, encode_reply(reply))
+        self._answer(job, Outcome(encode_reply(reply), error))
 
     def _timings(self, job: Job) -> TimingsMs:
         now = _wall_ms()

@@ -12,7 +12,7 @@ import structlog
 from mode import Service
 
 from easyremote.errors import EasyRemoteError
-from easyremote.inference.execution import Executor, Job
+from easyremote.inference.execution import Executor, Job, Outcome
 from easyremote.inference.ledger import Ledger
 from easyremote.inference.results import RecentResults
 from easyremote.topics.catalog import inference_topic
@@ -192,7 +192,8 @@ class NodeService(Service):
             self._dispatch(other)
         return False
 
-    def _answer(self, job: Job, value: bytes) -> None:
+    def _answer(self, job: Job, outcome: Outcome) -> None:
+        value = outcome.reply
         with self._lock:
             self._recent.put(job.call.id, value)
             others = [one for one in self._same.pop(job.call.id, []) if one is not job]

@@ -1,0 +1,27 @@
+"""The command line. Everything heavy is imported by the command that needs it, so that `--help` is quick."""
+
+from __future__ import annotations
+
+import typer
+
+from easyremote.cli import bench, broker, calls, system
+from easyremote.logs import configure_logging
+
+__all__ = ["main"]
+
+app = typer.Typer(
+    help="Functions, models and streams on Apache Kafka.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+for command in (system.up, system.status, calls.call, calls.tail):
+    app.command()(command)
+for name, group in (("broker", broker.app), ("bench", bench.app)):
+    app.add_typer(group, name=name)
+
+
+def main() -> None:
+    """Run the command line."""
+    configure_logging("WARNING")
+    app(prog_name="easyremote")

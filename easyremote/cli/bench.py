@@ -1,0 +1,42 @@
+"""Measurements: `easyremote bench ...`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from easyremote.cli.told import told
+
+__all__ = ["app"]
+
+app = typer.Typer(help="Measure on this machine; figures are ratios of one run.", no_args_is_help=True)
+
+JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the figures here.")]
+
+
+@app.command("rpc")
+@told
+def bench_rpc(
+    json_file: JsonFile = None,
+    calls: Annotated[
+        int, typer.Option(help="Calls one at a time; as many times 10 with 256 outstanding.", min=10)
+    ] = 2_000,
+) -> None:
+    """Measure calls of 100 bytes: raw confluent-kafka, direct, routed."""
+    from easyremote.bench import rpc
+
+    rpc.main(json_file, calls)
+
+
+@app.command("stream")
+@told
+def bench_stream(
+    json_file: JsonFile = None,
+    readings: Annotated[int, typer.Option(help="How many readings.", min=10_000)] = 1_000_000,
+) -> None:
+    """Measure windows over JSON readings: raw consume, this engine, a plain Faust agent."""
+    from easyremote.bench import stream
+
+    stream.main(json_file, readings)
