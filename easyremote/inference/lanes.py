@@ -1,92 +1,131 @@
-"""Threads on which calls run: one lane for each model, which takes all that waits at once, and one for functions."""
+"""Threads on which calls run; one that does not come back is given up, and another takes its place."""
 
 from __future__ import annotations
 
-import queue
 import threading
 from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING
 
 import structlog
 
-__all__ = ["Lane"]
+from easyremote.clock import monotonic_s
+
+if TYPE_CHECKING:
+    from easyremote.inference.jobs import Job
+    from easyremote.inference.queues import WaitingJobs
+
+__all__ = ["Hand", "Lane"]
 
 log = structlog.get_logger(__name__)
-J = TypeVar("J")
 
 
-class Lane(Generic[J]):
-    """A queue with threads behind it.
+class Hand:
+    """What one thread of a lane has in hand."""
 
-    A thread that is free takes everything that waits, up to `max_batch`; it never waits for more to come.
+    __slots__ = ("batch", "doing", "given_up", "steps", "thread")
+
+    def __init__(self) -> None:
+        self.batch: Sequence[Job] = ()
+        """What it took from the queue at once."""
+        self.doing: Job | Sequence[Job] | None = None
+        """What of it runs now: one job, or several together; None while it waits for others."""
+        self.steps = 0
+        """Counts the steps of what it does, so that slow progress is told from none."""
+        self.given_up = False
+        """Whether it hangs: it must begin nothing any more."""
+        self.thread: threading.Thread | None = None
+
+
+class Lane:
+    """A queue of jobs with threads behind it.
+
+    A thread that is free takes what the queue gives it; it never waits for more to come.
 
     Parameters
     ----------
     name : str
         Of the threads.
+    queue : WaitingJobs
+        What waits.
     run : callable
-        Works a batch; must deal with its own errors, one that escapes is passed to `failed`.
+        `(jobs, hand)`: works what was taken at once, and notes in the hand what it does; must deal with its own
+        errors, one that escapes is passed to `failed`.
     failed : callable
         Told of an error that escaped `run`.
     threads : int
         How many.
-    max_batch : int
-        Most jobs of a batch.
     """
 
     def __init__(
         self,
         name: str,
-        run: Callable[[Sequence[J]], None],
+        queue: WaitingJobs,
+        run: Callable[[Sequence[Job], Hand], None],
         failed: Callable[[Exception], None],
         *,
         threads: int = 1,
-        max_batch: int = 1,
     ) -> None:
+        self.put = queue.put
+        self._name = name
+        self._queue = queue
         self._run = run
         self._failed = failed
-        self._max_batch = max_batch
-        self._jobs: queue.SimpleQueue[J | None] = queue.SimpleQueue()
-        self._threads = [
-            threading.Thread(target=self._work, name=f"lane {name} {number}", daemon=True) for number in range(threads)
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._lock = threading.Lock()
+        self._started = 0
+        self._hands: list[Hand] = []
+        self._hung: list[Hand] = []
+        for _ in range(threads):
+            self._start()
 
-    def put(self, job: J) -> None:
-        """Queue a job."""
-        self._jobs.put(job)
+    @property
+    def hands(self) -> list[Hand]:
+        """The hands of the threads that have not been given up."""
+        with self._lock:
+            return list(self._hands)
+
+    @property
+    def hung(self) -> int:
+        """How many threads were given up and have not come back."""
+        with self._lock:
+            self._hung = [one for one in self._hung if one.thread is not None and one.thread.is_alive()]
+            return len(self._hung)
+
+    def replace(self, hand: Hand) -> None:
+        """Put another thread in the place of one that was given up."""
+        with self._lock:
+            self._hands.remove(hand)
+            self._hung.append(hand)
+        self._start()
 
     def close(self, timeout_s: float) -> bool:
-        """Finish what is queued and end the threads; say whether they ended in time."""
-        for _ in self._threads:
-            self._jobs.put(None)
-        for thread in self._threads:
-            thread.join(timeout_s)
-        return not any(thread.is_alive() for thread in self._threads)
+        """Finish what is queued and end the threads; say whether they ended in time. Hung ones are not waited for."""
+        deadline = monotonic_s() + timeout_s
+        self._queue.close()
+        threads = [one.thread for one in self.hands if one.thread is not None]
+        for thread in threads:
+            if thread is not threading.current_thread():
+                thread.join(max(0.0, deadline - monotonic_s()))
+        return not any(thread.is_alive() for thread in threads)
 
-    def _work(self) -> None:
-        while True:
-            job = self._jobs.get()
-            if job is None:
+    def _start(self) -> None:
+        hand = Hand()
+        with self._lock:
+            name = f"lane {self._name} {self._started}"
+            hand.thread = threading.Thread(target=self._work, args=(hand,), name=name, daemon=True)
+            self._started += 1
+            self._hands.append(hand)
+        hand.thread.start()
+
+    def _work(self, hand: Hand) -> None:
+        while not hand.given_up:
+            batch = self._queue.take()
+            if batch is None:
                 return
-            batch = [job]
-            ending = self._fill(batch)
+            hand.batch = batch
             try:
-                self._run(batch)
+                self._run(batch, hand)
             except Exception as error:
                 log.exception("a lane failed")
                 self._failed(error)
-            if ending:
-                return
-
-    def _fill(self, batch: list[J]) -> bool:
-        while len(batch) < self._max_batch:
-            try:
-                job = self._jobs.get_nowait()
-            except queue.Empty:
-                return False
-            if job is None:
-                return True
-            batch.append(job)
-        return False
+            hand.doing = None
+            hand.batch = ()

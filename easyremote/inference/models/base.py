@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from time import perf_counter
 from typing import Any, ClassVar
 
@@ -28,6 +28,10 @@ class BaseAIModel(ABC):
         Which weights these are; every reply names it.
     function : str
         The function by which callers reach it.
+    max_batch : int
+        Most inputs of one forward pass.
+    max_batch_bytes : int
+        Most bytes of inputs, as they travel, of one forward pass; a larger input goes alone.
 
     Examples
     --------
@@ -53,6 +57,8 @@ class BaseAIModel(ABC):
     name: ClassVar[str]
     function: ClassVar[str]
     version: str = "1"
+    max_batch: int = 32
+    max_batch_bytes: int = 16 * 1024 * 1024
 
     def __init__(self) -> None:
         self.model: Any = None  # Any: what `load_model` returned
@@ -88,6 +94,13 @@ class BaseAIModel(ABC):
     @abstractmethod
     def postprocess(self, output: Any) -> tuple[Any, float]:
         """Return one output's result as callers get it, and its confidence from 0 to 1."""
+
+    def batch_key(self, input: Any) -> Hashable:  # noqa: A002  # a model of one's own may look at it
+        """Return what inputs must share to go into one forward pass, such as a bucket of lengths or a shape.
+
+        It is asked as each call comes, so it must be quick. By default all inputs go together.
+        """
+        return None
 
     def ensure_loaded(self) -> None:
         """Load the model unless it is loaded; other threads wait meanwhile."""

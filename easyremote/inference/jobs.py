@@ -1,0 +1,41 @@
+"""One call on its way through a node, and how it ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from easyremote.topics.wire import Call
+
+__all__ = ["Job", "Outcome"]
+
+
+@dataclass(slots=True)
+class Job:
+    """One call on its way through a node."""
+
+    call: Call
+    partition: int
+    generation: int
+    offset: int
+    arrived_ms: float
+    started_ms: float = 0.0
+    begun: bool = False
+    """Whether it was asked for and counted as running: once, however often it is tried."""
+    ended: bool = False
+    """Whether its outcome is told; what comes after that is too late."""
+    alone: bool = False
+    """Whether it must not run together with others: together they hung."""
+    argument: Any = None  # Any: as the model's function takes it, where its queue had to look at it
+    stop: Callable[[], Any] | None = None
+    """Stops what runs, where it can be stopped."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a job ended: its encoded reply, and the error that the reply tells, if it tells one."""
+
+    reply: bytes
+    error: BaseException | None = None

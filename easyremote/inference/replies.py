@@ -1,0 +1,128 @@
+"""Makes the replies of a node's calls, encoded and within the limits, and counts how the calls went."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import structlog
+
+from easyremote.errors import EasyRemoteError, PayloadTooLarge, RemoteError
+from easyremote.inference.jobs import Outcome
+from easyremote.topics.records import Reply, TimingsMs
+from easyremote.topics.replying import encode_reply, error_body
+
+if TYPE_CHECKING:
+    from easyremote.inference.functions import Function
+    from easyremote.inference.jobs import Job
+    from easyremote.inference.node import AINodeManager
+
+__all__ = ["ReplyMaker", "wall_ms"]
+
+log = structlog.get_logger(__name__)
+
+
+def wall_ms() -> float:
+    """Return the wall clock in ms since the Unix epoch, with its fraction."""
+    return time.time_ns() / 1e6
+
+
+class ReplyMaker:
+    """Turns results and errors into replies.
+
+    Parameters
+    ----------
+    node : AINodeManager
+        The models that replies name, and the counts.
+    node_id : str
+        Named in the replies.
+    max_payload_bytes : int
+        Largest reply, bytes.
+    """
+
+    def __init__(self, node: AINodeManager, node_id: str, max_payload_bytes: int) -> None:
+        self._node = node
+        self._node_id = node_id
+        self._max_payload_bytes = max_payload_bytes
+
+    def success(self, job: Job, function: Function, result: Any, shared_by: int = 1) -> Outcome:
+        """Return the outcome of a call that has a result, if it can be sent; `shared_by` calls took its time."""
+        timings = _timings(job)
+        model = self._node.model(function.model)
+        reply = Reply(
+            id=job.call.id,
+            function=function.name,
+            status="ok",
+            result=result,
+            node_id=self._node_id,
+            model=None if model is None else model.name,
+            model_version=None if model is None else model.version,
+            attempts=job.call.attempt,
+            timings_ms=timings,
+        )
+        try:
+            value = self.encoded(reply, "result", function.name)
+        except EasyRemoteError as error:
+            return self.failure(job, error)
+        self._node.stats.record(function.name, timings.executed / 1000 / shared_by, ok=True)
+        return Outcome(value)
+
+    def failure(self, job: Job, error: BaseException) -> Outcome:
+        """Return the outcome of a call that has none but an error."""
+        if not isinstance(error, EasyRemoteError):
+            log.warning("a function raised", function=job.call.function, call=job.call.id, error=repr(error))
+        timings = _timings(job)
+        self._node.stats.record(job.call.function, timings.executed / 1000, ok=False)
+        reply = Reply(
+            id=job.call.id,
+            function=job.call.function,
+            status="error",
+            error=error_body(error),
+            node_id=self._node_id,
+            model=None,
+            model_version=None,
+            attempts=job.call.attempt,
+            timings_ms=timings,
+        )
+        return Outcome(encode_reply(reply), error)
+
+    def encoded(self, value: Any, what: str, function: str) -> bytes:  # Any: whatever a function returned
+        """Return a value as JSON; `what` it is of which function is for the message.
+
+        Raises
+        ------
+        RemoteError
+            If it has no form in JSON.
+        PayloadTooLarge
+            If it is larger than the limit.
+        """
+        try:
+            encoded = encode_reply(value)
+        except (TypeError, ValueError, msgspec.MsgspecError, RecursionError) as error:
+            raise RemoteError(str(error), type="UnencodableResult") from error
+        if len(encoded) > self._max_payload_bytes:
+            raise PayloadTooLarge(
+                f"the {what} of {function} has {len(encoded)} bytes, the limit is {self._max_payload_bytes} bytes "
+                "(EASYREMOTE_MAX_PAYLOAD_BYTES)"
+            )
+        return encoded
+
+
+def _timings(job: Job) -> TimingsMs:
+    now = wall_ms()
+    call = job.call
+    routed_at = call.routed_ms if call.routed_ms is not None else call.sent_ms
+    started = job.started_ms or now
+    return TimingsMs(
+        queued=_between(call.sent_ms, routed_at),
+        routed=_between(routed_at, job.arrived_ms),
+        waited=_between(job.arrived_ms, started),
+        executed=_between(started, now),
+        total=_between(call.sent_ms, now),
+    )
+
+
+def _between(start_ms: float, end_ms: float) -> float:
+    # To the microsecond; the clocks of two machines may make it negative.
+    return int((end_ms - start_ms) * 1000) / 1000 if end_ms > start_ms else 0.0
