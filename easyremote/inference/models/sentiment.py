@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import math
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
 
 from easyremote.errors import InvalidInput, ModelError
 from easyremote.inference.models.base import BaseAIModel
+from easyremote.inference.models.sources import PACKAGE_PREFIX, package_path
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 __all__ = ["ADAPTER", "LABELS", "BertSentimentModel", "encoder_folder"]
 
@@ -49,8 +56,9 @@ class BertSentimentModel(BaseAIModel):
     Parameters
     ----------
     weights : str
-        Folder or hub name of a sequence classifier of three labels (0 negative, 1 neutral, 2 positive); unset: the
-        MiniLM encoder of the extra 'inference' with the adapter that ships here.
+        Folder, hub name or `package:NAME/folder` of a sequence classifier of three labels (0 negative, 1 neutral,
+        2 positive, or as its configuration names them); unset: the MiniLM encoder of the extra 'inference' with the
+        adapter that ships here.
 
     References
     ----------
@@ -64,29 +72,42 @@ class BertSentimentModel(BaseAIModel):
         super().__init__()
         self._weights = weights
         self._device = "cpu"
-        self._tokenizer: Any = None  # Any: transformers' tokenizers carry no types
+        self._labels: tuple[str, ...] = LABELS
+        self._tokenizer: Any = None  # Any: its stub knows no `encode_batch_fast`
+        self._pad_id = 0
 
     def load_model(self) -> Any:
         """Return the classifier, ready on CUDA where there is one, else on the CPU."""
         try:
             import torch
-            from transformers import AutoTokenizer, BertForSequenceClassification
+            import transformers
         except ImportError as error:
             raise ModelError(
                 f"{self.name} needs torch and transformers: pip install 'easyremote-kafka[inference]'"
             ) from error
-        source = str(encoder_folder()) if self._weights is None else self._weights
+        source = self._source()
         with _quiet():
             try:
-                self._tokenizer = AutoTokenizer.from_pretrained(source)
-                network: Any = BertForSequenceClassification.from_pretrained(source, num_labels=len(LABELS))
-            except (OSError, ValueError) as error:
+                tokenizer = transformers.AutoTokenizer.from_pretrained(source)
+                network, found = _classifier(source)
+            except (OSError, ValueError, RuntimeError) as error:
                 raise ModelError(
-                    f"{self.name} has no weights at {source}: name a folder that transformers' save_pretrained made, "
-                    f"or a hub name this machine can reach ({error})"
+                    f"{self.name} has no weights of {len(LABELS)} labels at {source}: name a folder that transformers' "
+                    f"save_pretrained made, or a hub name this machine can reach ({error})"
                 ) from error
         if self._weights is None:
             _merge_adapter(network)
+        elif found["missing_keys"]:
+            raise ModelError(
+                f"{source} lacks {', '.join(sorted(found['missing_keys']))}: it is an encoder, not a classifier; "
+                "train one with scripts/train_sentiment.py, or name another"
+            )
+        self._labels = _labels_of(network.config, source)
+        # The library beneath transformers' wrapper: half the time, and several threads may use it at once.
+        self._tokenizer = tokenizer.backend_tokenizer
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(min(_MAX_TOKENS, network.config.max_position_embeddings))
+        self._pad_id = tokenizer.pad_token_id or 0
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         return network.eval().to(self._device)
 
@@ -98,63 +119,120 @@ class BertSentimentModel(BaseAIModel):
         InvalidInput
             If it is neither; the message names what it got.
         """
-        if isinstance(input, str):
-            return self._token_ids([input])[0]
-        if isinstance(input, list | tuple):
-            wrong = next((one for one in input if not isinstance(one, str)), None)
-            if wrong is not None or not input:
-                what = "an empty list" if not input else f"a list with a {type(wrong).__name__}"
-                raise InvalidInput(f"{self.name} takes a text or a list of texts, not {what}")
-            return tuple(self._token_ids(list(input)))
-        raise InvalidInput(f"{self.name} takes a text or a list of texts, not {type(input).__name__}")
+        prepared = self.preprocess_many([input])[0]
+        if isinstance(prepared, Exception):
+            raise prepared
+        return prepared
+
+    def preprocess_many(self, inputs: Sequence[Any]) -> list[Any]:
+        """Return the token ids of each input, all tokenized at once; the exception in place of one that fails."""
+        wrong = [self._refuse(one) for one in inputs]
+        texts = [
+            text
+            for one, error in zip(inputs, wrong, strict=True)
+            if error is None
+            for text in ([one] if isinstance(one, str) else one)
+        ]
+        encoded = iter([found.ids for found in self._tokenizer.encode_batch_fast(texts)] if texts else [])
+        return [
+            error or (next(encoded) if isinstance(one, str) else tuple(next(encoded) for _ in one))
+            for one, error in zip(inputs, wrong, strict=True)
+        ]
 
     def inference(self, batch: Sequence[Any]) -> Sequence[Any]:
-        """Return the probabilities, of shape (3,) for one text and (n, 3) for a list, of each input."""
+        """Return the logits, of shape (3,) for one text and (n, 3) for a list, of each input; one forward pass.
+
+        More than 64 texts take several passes, of texts of like length: the longest sets what a pass costs.
+        """
         flat = [ids for one in batch for ids in (one if isinstance(one, tuple) else (one,))]
-        probabilities = self._probabilities(flat)
+        logits = self._logits(flat)
         outputs = []
         place = 0
         for one in batch:
             if isinstance(one, tuple):
-                outputs.append(probabilities[place : place + len(one)])
+                outputs.append(logits[place : place + len(one)])
                 place += len(one)
             else:
-                outputs.append(probabilities[place])
+                outputs.append(logits[place])
                 place += 1
         return outputs
 
     def postprocess(self, output: Any) -> tuple[Any, float]:
         """Return `{"label", "confidence"}` of a text or of each of a list, and the mean confidence."""
         if output.ndim == 1:
-            result = _label(output)
+            result = self._label(output.tolist())
             return result, result["confidence"]
-        results = [_label(row) for row in output]
+        results = [self._label(row) for row in output.tolist()]
         return results, sum(result["confidence"] for result in results) / len(results)
 
-    def _token_ids(self, texts: list[str]) -> list[list[int]]:
-        encoded: list[list[int]] = self._tokenizer(texts, truncation=True, max_length=_MAX_TOKENS)["input_ids"]
-        return encoded
+    def _source(self) -> str:
+        if self._weights is None:
+            return str(encoder_folder())
+        if self._weights.startswith(PACKAGE_PREFIX):
+            return str(package_path(self._weights))
+        return self._weights
 
-    def _probabilities(self, flat: list[list[int]]) -> Any:
-        import torch
+    def _refuse(self, given: Any) -> InvalidInput | None:
+        what = type(given).__name__
+        if isinstance(given, str):
+            return None
+        if isinstance(given, list | tuple):
+            wrong = next((one for one in given if not isinstance(one, str)), None)
+            if given and wrong is None:
+                return None
+            what = f"a list with a {type(wrong).__name__}" if given else "an empty list"
+        return InvalidInput(f"{self.name} takes a text or a list of texts, not {what}")
 
+    def _logits(self, flat: list[list[int]]) -> NDArray[np.float32]:
+        if len(flat) <= _CHUNK:
+            return self._pass(flat)
         # Texts of like length share a pass: padding is work.
         order = sorted(range(len(flat)), key=lambda place: len(flat[place]))
-        found = torch.empty(len(flat), len(LABELS))
-        with torch.inference_mode():
-            for start in range(0, len(order), _CHUNK):
-                places = order[start : start + _CHUNK]
-                padded = self._tokenizer.pad(
-                    {"input_ids": [flat[place] for place in places]}, return_tensors="pt", padding=True
-                )
-                logits = self.model(**padded.to(self._device)).logits
-                found[places] = logits.float().softmax(1).cpu()
+        found = np.empty((len(flat), len(LABELS)), np.float32)
+        for start in range(0, len(order), _CHUNK):
+            places = order[start : start + _CHUNK]
+            found[places] = self._pass([flat[place] for place in places])
         return found
 
+    def _pass(self, texts: list[list[int]]) -> NDArray[np.float32]:
+        import torch
 
-def _label(probabilities: Any) -> dict[str, Any]:
-    best = int(probabilities.argmax())
-    return {"label": LABELS[best], "confidence": float(probabilities[best])}
+        longest = max(map(len, texts))
+        ids = np.full((len(texts), longest), self._pad_id, np.int64)
+        mask = np.zeros((len(texts), longest), np.int64)
+        for row, text in enumerate(texts):
+            ids[row, : len(text)] = text
+            mask[row, : len(text)] = 1
+        with torch.inference_mode():
+            logits = self.model(
+                input_ids=torch.from_numpy(ids).to(self._device), attention_mask=torch.from_numpy(mask).to(self._device)
+            ).logits
+        found: NDArray[np.float32] = logits.float().cpu().numpy()
+        return found
+
+    def _label(self, logits: list[float]) -> dict[str, Any]:
+        highest = max(logits)
+        best = logits.index(highest)
+        return {"label": self._labels[best], "confidence": 1 / sum(math.exp(one - highest) for one in logits)}
+
+
+def _classifier(source: str) -> tuple[Any, dict[str, Any]]:
+    from transformers import BertForSequenceClassification
+
+    loaded: Any = BertForSequenceClassification.from_pretrained(
+        source, num_labels=len(LABELS), output_loading_info=True
+    )
+    network, found = loaded
+    return network, found
+
+
+def _labels_of(config: Any, source: str) -> tuple[str, ...]:
+    names = tuple(str(config.id2label[number]).lower() for number in range(len(LABELS)))
+    if all(name == f"label_{number}" for number, name in enumerate(names)):
+        return LABELS
+    if set(names) != set(LABELS):
+        raise ModelError(f"{source} has the labels {', '.join(names)}, not {', '.join(LABELS)}")
+    return names
 
 
 def _merge_adapter(network: Any) -> None:

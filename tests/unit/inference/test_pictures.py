@@ -5,13 +5,19 @@ import pytest
 from easyremote.errors import InvalidInput
 from easyremote.inference.models import pictures
 from easyremote.inference.models.pictures import decode_picture
-from PIL import Image
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image, ImageFile
 
 
 def _file(picture: Image.Image, form: str = "PNG", **options: object) -> bytes:
     out = io.BytesIO()
     picture.save(out, form, **options)
     return out.getvalue()
+
+
+_NOISE = Image.effect_noise((24, 16), 90).convert("RGB")
+_SOUND = [_file(_NOISE, form) for form in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")]
 
 
 def test_base64_text_and_bytes_give_the_same_picture() -> None:
@@ -60,6 +66,39 @@ def test_a_rotated_photograph_is_upright_and_an_animation_is_its_first_frame() -
 def test_what_is_no_picture_is_named(data: object, said: str) -> None:
     with pytest.raises(InvalidInput, match=said):
         decode_picture(data)
+
+
+@pytest.mark.parametrize(
+    ("mode", "form"), [("CMYK", "TIFF"), ("YCbCr", "JPEG"), ("LAB", "TIFF"), ("1", "PNG"), ("F", "TIFF"), ("LA", "PNG")]
+)
+def test_every_mode_becomes_rgb(mode: str, form: str) -> None:
+    picture = decode_picture(_file(Image.new(mode, (5, 4)), form))
+    assert (picture.mode, picture.size) == ("RGB", (5, 4))
+
+
+@pytest.mark.parametrize("side", [8_000, 9_500, 14_000])
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_a_bomb_is_refused_before_it_is_unpacked(side: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    bomb = _file(Image.new("1", (side, side)))
+    assert len(bomb) < 60_000
+    unpacked: list[object] = []
+    monkeypatch.setattr(ImageFile.ImageFile, "load", unpacked.append)
+    with pytest.raises(InvalidInput, match=r"8000 x 8000 pixels|9500 x 9500 pixels|196000000 pixels"):
+        decode_picture(bomb)
+    assert unpacked == []
+
+
+@given(data=st.data())
+def test_a_damaged_file_is_an_input_error_and_never_another(data: st.DataObject) -> None:
+    content = bytearray(data.draw(st.sampled_from(_SOUND)))
+    for place in data.draw(st.lists(st.integers(0, len(content) - 1), max_size=8)):
+        content[place] = data.draw(st.integers(0, 255))
+    cut = data.draw(st.integers(0, len(content)))
+    try:
+        mode = decode_picture(bytes(content[:cut])).mode
+    except InvalidInput:
+        mode = "RGB"
+    assert mode == "RGB"
 
 
 def test_a_picture_of_too_many_pixels_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
