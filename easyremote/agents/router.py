@@ -19,7 +19,8 @@ from easyremote.errors import (
     UnknownFunction,
 )
 from easyremote.inference.ledger import Ledger
-from easyremote.topics.catalog import DEAD_LETTERS, REPLIES, REQUESTS, RETRIES, inference_topic
+from easyremote.topics.catalog import REPLIES, REQUESTS, RETRIES, inference_topic
+from easyremote.topics.letters import Failure
 from easyremote.topics.producer import delivery_error, is_refused
 from easyremote.topics.records import RecordRef
 from easyremote.topics.replying import dead_letter, encode_reply, error_reply, send_reply
@@ -225,7 +226,9 @@ class Router:
             RecordRef(one.origin.topic, one.origin.partition, one.origin.offset),
             error,
             pending.one,
-            topic=DEAD_LETTERS,
+            failure=Failure(
+                node_id=self._settings.node_id, call_id=call_id, attempts=None if one.call is None else one.call.attempt
+            ),
         )
 
     def _answer(

@@ -17,8 +17,8 @@ import structlog
 from easyremote.clock import now_ms
 from easyremote.errors import TopicError
 from easyremote.topics.catalog import AGGREGATES, ALERTS, LATE, MALFORMED_READINGS, READINGS, STREAMS_CHANGELOG
+from easyremote.topics.letters import Failure, dead_letter_headers
 from easyremote.topics.records import Aggregate, Alert, Lateness, RecordRef, decode_reading, encode
-from easyremote.topics.replying import dead_letter_headers
 from easyremote.topics.source import Assigned, Batch, BatchSource, Revoked, SourceEvent, Tick
 from easyremote.topics.transactions import MembershipChanged, Output, Transactions, committed_offsets, read_latest
 from easyremote.topics.wire import headers_of, uuid7
@@ -307,7 +307,7 @@ class Streams:
             self._dead,
             key.encode() if isinstance(key, str) else key,
             message.value(),
-            headers=dead_letter_headers(headers_of(message), origin, error),
+            headers=dead_letter_headers(headers_of(message), origin, error, Failure(node_id=self._settings.node_id)),
         )
 
 

@@ -36,12 +36,15 @@ class Function:
     many : callable or None
         `(list of arguments) -> list of results`: answers calls that wait together in one go. Each argument is the
         first of its call; an exception in the list is that call's error.
+    retry_on : tuple of exception classes
+        What it may raise and be tried again after, beside what says itself that it is `retriable`.
     """
 
     name: str
     call: Callable[..., Any]
     model: str | None = None
     many: Callable[[Sequence[Any]], Sequence[Any]] | None = None
+    retry_on: tuple[type[BaseException], ...] = ()
     _signature: inspect.Signature = field(init=False, repr=False)
     _decoders: dict[str, Decoder] = field(init=False, repr=False)
     _in_order: tuple[tuple[str, Decoder], ...] = field(init=False, repr=False)
@@ -147,6 +150,11 @@ class Registry:
                 f"no function {name!r} on this node; it offers: {', '.join(sorted(self._functions)) or 'none'}"
             ) from error
 
+    def retry_on(self, name: str) -> tuple[type[BaseException], ...]:
+        """Return after which exceptions a function may be tried again; none for a function that is not here."""
+        known = self._functions.get(name)
+        return () if known is None else known.retry_on
+
     def names(self) -> list[str]:
         """Return all names, sorted."""
         return sorted(self._functions)
@@ -162,8 +170,10 @@ registered = Registry()
 @overload
 def function(call: F) -> F: ...
 @overload
-def function(*, name: str | None = None) -> Callable[[F], F]: ...
-def function(call: F | None = None, *, name: str | None = None) -> F | Callable[[F], F]:
+def function(*, name: str | None = None, retry_on: tuple[type[BaseException], ...] = ()) -> Callable[[F], F]: ...
+def function(
+    call: F | None = None, *, name: str | None = None, retry_on: tuple[type[BaseException], ...] = ()
+) -> F | Callable[[F], F]:
     """Offer a function to callers; every node of a process that imports its module serves it.
 
     Parameters
@@ -172,6 +182,10 @@ def function(call: F | None = None, *, name: str | None = None) -> F | Callable[
         The function, synchronous or a coroutine function; arguments and result must have a form in JSON.
     name : str, optional
         What callers name; the function's own name if unset.
+    retry_on : tuple of exception classes
+        When the function raises one of these, it is run again, after 1, 10 and 60 s and on another node if there is
+        one, as it is when an exception says `retriable = True` itself. After any other exception it is not: whether
+        it may run twice is for its author to say.
 
     Examples
     --------
@@ -183,7 +197,7 @@ def function(call: F | None = None, *, name: str | None = None) -> F | Callable[
     """
 
     def register(target: F) -> F:
-        registered.add(Function(name or target.__name__, target))
+        registered.add(Function(name or target.__name__, target, retry_on=retry_on))
         return target
 
     return register if call is None else register(call)

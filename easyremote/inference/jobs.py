@@ -29,13 +29,20 @@ class Job:
     alone: bool = False
     """Whether it must not run together with others: together they hung."""
     argument: Any = None  # Any: as the model's function takes it, where its queue had to look at it
+    value: bytes = b""
+    """The record's value, which travels on as it came if the call does."""
     stop: Callable[[], Any] | None = None
     """Stops what runs, where it can be stopped."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a job ended: its encoded reply, and the error that the reply tells, if it tells one."""
+    """How a job ended: its encoded reply, and the error that the reply tells, if it tells one.
+
+    A `retriable` one may be tried again instead of answered; a `poison`ous one is answered and becomes a dead letter.
+    """
 
     reply: bytes
     error: BaseException | None = None
+    retriable: bool = False
+    poison: bool = False

@@ -87,10 +87,14 @@ class AINodeManager:
             self.registry.add(one)
 
     def _offer(self, model: BaseAIModel) -> None:
-        self.registry.add(Function(model.function, _named(model), model=model.name, many=model.predict_each))
+        self.registry.add(
+            Function(model.function, _named(model), model=model.name, many=model.predict_each, retry_on=model.retry_on)
+        )
         if model.function == "text_sentiment_analysis":
             # Not `many`: its texts are a batch already.
-            self.registry.add(Function("batch_text_analysis", _batched(model), model=model.name))
+            self.registry.add(
+                Function("batch_text_analysis", _batched(model), model=model.name, retry_on=model.retry_on)
+            )
 
     def load(self) -> None:
         """Load every model, one after another."""

@@ -10,6 +10,7 @@ import structlog
 
 from easyremote.errors import EasyRemoteError, PayloadTooLarge, RemoteError
 from easyremote.inference.jobs import Outcome
+from easyremote.inference.retrying import is_retriable
 from easyremote.topics.records import Reply, TimingsMs
 from easyremote.topics.replying import encode_reply, error_body
 
@@ -72,20 +73,21 @@ class ReplyMaker:
         """Return the outcome of a call that has none but an error."""
         if not isinstance(error, EasyRemoteError):
             log.warning("a function raised", function=job.call.function, call=job.call.id, error=repr(error))
+        retriable = is_retriable(error, self._node.registry.retry_on(job.call.function))
         timings = _timings(job)
         self._node.stats.record(job.call.function, timings.executed / 1000, ok=False)
         reply = Reply(
             id=job.call.id,
             function=job.call.function,
             status="error",
-            error=error_body(error),
+            error=error_body(error, retriable=retriable),
             node_id=self._node_id,
             model=None,
             model_version=None,
             attempts=job.call.attempt,
             timings_ms=timings,
         )
-        return Outcome(encode_reply(reply), error)
+        return Outcome(encode_reply(reply), error, retriable)
 
     def encoded(self, value: Any, what: str, function: str) -> bytes:  # Any: whatever a function returned
         """Return a value as JSON; `what` it is of which function is for the message.

@@ -15,7 +15,9 @@ from easyremote.errors import EasyRemoteError
 from easyremote.inference.execution import Executor, Job, Outcome
 from easyremote.inference.ledger import Ledger
 from easyremote.inference.results import RecentResults
+from easyremote.inference.retrying import FailedCalls, next_delay_ms
 from easyremote.topics.catalog import inference_topic
+from easyremote.topics.letters import Failure, stack_of
 from easyremote.topics.producer import delivery_error, is_refused
 from easyremote.topics.records import RecordRef
 from easyremote.topics.replying import dead_letter, encode_reply, error_reply, send_reply
@@ -79,6 +81,7 @@ class NodeService(Service):
         self._producer = producer
         self._changed = changed
         self._topic = settings.namespace + inference_topic(settings.pool_name)
+        self._failed_calls = FailedCalls(settings, producer, self._topic)
         self._ledger = Ledger()
         self._lock = threading.Lock()
         self._recent = RecentResults()
@@ -141,7 +144,7 @@ class NodeService(Service):
             except MalformedCall as error:
                 self._reject(message, origin, generation, error)
             else:
-                jobs.append(Job(call, partition, generation, origin.offset, arrived_ms))
+                jobs.append(Job(call, partition, generation, origin.offset, arrived_ms, value=message.value() or b""))
         return jobs
 
     def _take(self, event: SourceEvent[list[Job]]) -> None:
@@ -185,15 +188,63 @@ class NodeService(Service):
     def _start(self, job: Job) -> bool:
         if self._ledger.start(job.partition, job.generation):
             return True
-        # Its partition has gone, and the call with it; a duplicate that is still ours takes its place.
-        with self._lock:
-            others = [one for one in self._same.pop(job.call.id, []) if one is not job]
-        for other in others:
-            self._dispatch(other)
+        self._make_room(job)
         return False
 
+    def _make_room(self, job: Job) -> None:
+        # Its partition has gone, and the call with it; a duplicate that is still ours takes its place.
+        for other in self._others(job):
+            self._dispatch(other)
+
+    def _others(self, job: Job) -> list[Job]:
+        with self._lock:
+            return [one for one in self._same.pop(job.call.id, []) if one is not job]
+
     def _answer(self, job: Job, outcome: Outcome) -> None:
-        value = outcome.reply
+        if outcome.error is not None and (outcome.retriable or outcome.poison):
+            delay_ms = next_delay_ms(job.call.attempt, time.time_ns() / 1e6, job.call.deadline_ms)
+            if delay_ms is not None and not outcome.poison:
+                self._retry(job, delay_ms, outcome)
+            else:
+                self._bury(job, outcome)
+        else:
+            self._conclude(job, outcome.reply)
+
+    def _retry(self, job: Job, delay_ms: int, outcome: Outcome) -> None:
+        # Duplicates wait with it: whichever comes back first is run, and answers the others.
+        others = [one for one in self._others(job) if self._ledger.start(one.partition, one.generation)]
+        for one in [job, *others]:
+            self._send_again(one, delay_ms, outcome)
+
+    def _send_again(self, job: Job, delay_ms: int, outcome: Outcome) -> None:
+        if not self._ledger.holds(job.partition, job.generation):
+            return
+
+        def delivered(error: KafkaError | None, message: Message) -> None:
+            if error is None:
+                self._finish(job)
+            elif is_refused(error):
+                self._bury(job, outcome)  # too large to travel on: it cannot be tried again
+            else:
+                self._fail(delivery_error(message.topic() or "a delay topic", error))
+
+        self._failed_calls.retry(job, delay_ms, delivered)
+
+    def _bury(self, job: Job, outcome: Outcome) -> None:
+        assert outcome.error is not None
+        if not self._ledger.holds(job.partition, job.generation):
+            self._make_room(job)
+            return
+
+        def delivered(error: KafkaError | None, _message: Message) -> None:
+            if error is None:
+                self._conclude(job, outcome.reply)
+            else:
+                self._fail(delivery_error("dead letters", error))
+
+        self._failed_calls.bury(job, outcome.error, delivered, stack=stack_of(outcome.error))
+
+    def _conclude(self, job: Job, value: bytes) -> None:
         with self._lock:
             self._recent.put(job.call.id, value)
             others = [one for one in self._same.pop(job.call.id, []) if one is not job]
@@ -218,11 +269,8 @@ class NodeService(Service):
 
     def _undeliverable(self, job: Job, error: EasyRemoteError) -> None:
         log.warning("a reply has nowhere to go; the call becomes a dead letter", call=job.call.id, error=str(error))
-        dead_letter(
-            self._producer,
-            self._settings.namespace,
-            (job.call.id, encode_reply(job.call), job.call.headers()),
-            RecordRef(self._topic, job.partition, job.offset),
+        self._failed_calls.bury(
+            job,
             error,
             lambda failure, _message: (
                 self._fail(delivery_error("dead letters", failure)) if failure is not None else self._finish(job)
@@ -245,6 +293,7 @@ class NodeService(Service):
             RecordRef(origin.topic, origin.partition, origin.offset),
             error,
             finished,
+            failure=Failure(node_id=self._settings.node_id, call_id=error.call_id),
         )
 
     def _finish(self, job: Job) -> None:

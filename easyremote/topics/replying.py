@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from easyremote.errors import EasyRemoteError
 from easyremote.topics.catalog import DEAD_LETTERS
+from easyremote.topics.letters import Failure, dead_letter_headers
 from easyremote.topics.records import ErrorBody, Reply, TimingsMs
 from easyremote.topics.wire import CORRELATION_ID, TRACEPARENT, Address, Headers
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 __all__ = [
     "NO_TIME",
     "dead_letter",
-    "dead_letter_headers",
     "encode_reply",
     "error_body",
     "error_reply",
@@ -28,12 +27,6 @@ __all__ = [
 ]
 
 NO_TIME = TimingsMs(0.0, 0.0, 0.0, 0.0, 0.0)
-
-_DLQ_REASON = "easyremote_reason"
-_DLQ_ERROR = "easyremote_error"
-_DLQ_TOPIC = "easyremote_source_topic"
-_DLQ_PARTITION = "easyremote_source_partition"
-_DLQ_OFFSET = "easyremote_source_offset"
 
 
 def _json_form(value: Any) -> Any:  # Any: this is what the encoder does not know
@@ -47,9 +40,10 @@ def _json_form(value: Any) -> Any:  # Any: this is what the encoder does not kno
 encode_reply = msgspec.json.Encoder(enc_hook=_json_form).encode
 
 
-def error_body(error: BaseException) -> ErrorBody:
-    """Return what a reply says of an exception."""
-    retriable = error.retriable if isinstance(error, EasyRemoteError) else False
+def error_body(error: BaseException, *, retriable: bool | None = None) -> ErrorBody:
+    """Return what a reply says of an exception; whether a second try can help is the error's own word if unset."""
+    if retriable is None:
+        retriable = getattr(error, "retriable", False) is True
     kind = getattr(error, "type", None)
     return ErrorBody(kind if isinstance(kind, str) else type(error).__name__, str(error) or repr(error), retriable)
 
@@ -111,29 +105,17 @@ def dead_letter(  # noqa: PLR0913  # a record, its place and its reason
     namespace: str,
     record: tuple[bytes | str | None, bytes | None, Headers],
     origin: RecordRef,
-    error: Exception,
+    error: BaseException,
     on_delivery: Delivered,
     *,
-    topic: str = DEAD_LETTERS,
+    failure: Failure,
 ) -> None:
     """Send a record, given as (key, value, headers), to the dead letters as it came, with why and where from."""
     key, value, headers = record
     producer.send(
-        namespace + topic,
+        namespace + DEAD_LETTERS,
         value,
         key=key,
-        headers=dead_letter_headers(headers, origin, error),
+        headers=dead_letter_headers(headers, origin, error, failure),
         on_delivery=on_delivery,
     )
-
-
-def dead_letter_headers(headers: Headers, origin: RecordRef, error: Exception) -> list[tuple[str, bytes]]:
-    """Return a dead letter's headers: those that the record had, and why and where from."""
-    return [
-        *headers,
-        (_DLQ_REASON, str(error).encode()),
-        (_DLQ_ERROR, type(error).__name__.encode()),
-        (_DLQ_TOPIC, origin.topic.encode()),
-        (_DLQ_PARTITION, b"%d" % origin.partition),
-        (_DLQ_OFFSET, b"%d" % origin.offset),
-    ]

@@ -24,9 +24,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ATTEMPT",
+    "AVOID",
+    "CALL_ID",
     "CORRELATION_ID",
+    "DEADLINE_MS",
     "REPLY_PARTITION",
     "REPLY_TOPIC",
+    "ROUTED_MS",
+    "SENT_MS",
     "TRACEPARENT",
     "Address",
     "Call",
@@ -46,6 +51,7 @@ REPLY_PARTITION = "kafka_replyPartition"
 TRACEPARENT = "traceparent"
 CALL_ID = "easyremote_id"
 ATTEMPT = "easyremote_attempt"
+AVOID = "easyremote_avoid"
 DEADLINE_MS = "easyremote_deadline_ms"
 SENT_MS = "easyremote_sent_ms"
 ROUTED_MS = "easyremote_routed_ms"
@@ -84,6 +90,8 @@ class Call(Struct, frozen=True, kw_only=True):
     deadline_ms: int | None
     stream: bool
     attempt: int
+    avoid: str | None
+    """The node on which the last attempt failed."""
     sent_ms: float
     routed_ms: float | None
     traceparent: bytes | None
@@ -92,7 +100,9 @@ class Call(Struct, frozen=True, kw_only=True):
         """Say whether the deadline has passed at `now_ms`."""
         return self.deadline_ms is not None and now_ms >= self.deadline_ms
 
-    def headers(self, *, routed_ms: float | None = None, attempt: int | None = None) -> list[tuple[str, bytes]]:
+    def headers(
+        self, *, routed_ms: float | None = None, attempt: int | None = None, avoid: str | None = None
+    ) -> list[tuple[str, bytes]]:
         """Return the headers with which the untouched value travels on.
 
         Parameters
@@ -101,6 +111,8 @@ class Call(Struct, frozen=True, kw_only=True):
             When the router passed it on, ms since the epoch.
         attempt : int, optional
             Number of the next attempt, from 1; unset: this one's.
+        avoid : str, optional
+            The node on which this attempt failed; unset: what the call came with.
         """
         headers = [
             (CALL_ID, self.id.encode()),
@@ -114,6 +126,8 @@ class Call(Struct, frozen=True, kw_only=True):
             headers.append((REPLY_PARTITION, self.address.partition.to_bytes(4, "big")))
         if self.deadline_ms is not None:
             headers.append((DEADLINE_MS, b"%d" % self.deadline_ms))
+        if avoid is not None or self.avoid is not None:
+            headers.append((AVOID, (avoid or self.avoid or "").encode()))
         if self.traceparent is not None:
             headers.append((TRACEPARENT, self.traceparent))
         if routed_ms is not None:
@@ -246,6 +260,7 @@ def _joined(request: Request, given: dict[str, bytes], origin: Origin, namespace
         deadline_ms = int(sent_ms + request.timeout_s * 1000)
     routed = given.get(ROUTED_MS)
     attempt = given.get(ATTEMPT)
+    avoid = given.get(AVOID)
     reply_topic = given.get(REPLY_TOPIC)
     return Call(
         id=known_id,
@@ -265,6 +280,7 @@ def _joined(request: Request, given: dict[str, bytes], origin: Origin, namespace
         deadline_ms=deadline_ms,
         stream=request.stream,
         attempt=int(attempt) if attempt is not None else 1,
+        avoid=avoid.decode() if avoid is not None else None,
         sent_ms=sent_ms,
         routed_ms=float(routed) if routed is not None else None,
         traceparent=given.get(TRACEPARENT),

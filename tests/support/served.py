@@ -1,5 +1,6 @@
 """Functions that the worker of the integration tests serves."""
 
+import os
 import threading
 from pathlib import Path
 
@@ -28,3 +29,14 @@ def hold(started: str, gate: str) -> str:
     if not Path(gate).exists():
         threading.Event().wait()
     return "done"
+
+
+@easyremote.function(retry_on=(ConnectionError,))
+def flaky(diary: str, failures: int) -> int:
+    """Fail so many times, over all nodes; note in the diary which node ran it."""
+    with Path(diary).open("a") as file:
+        file.write(os.environ["EASYREMOTE_NODE_ID"] + "\n")
+    tried = len(Path(diary).read_text().splitlines())
+    if tried <= failures:
+        raise ConnectionError(f"no luck at try {tried}")
+    return tried

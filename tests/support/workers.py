@@ -108,6 +108,10 @@ class Tail:
                 pytest.fail(f"{len(self.messages)} records after {timeout_s} s are not what was waited for")
             return list(self.messages)
 
+    def caught_up(self) -> bool:
+        """Wait until all that stood there at the start has come; say whether it has."""
+        return self._follower.wait_caught_up(30)
+
     def close(self) -> None:
         self._follower.close()
 

@@ -32,6 +32,8 @@ class BaseAIModel(ABC):
         Most inputs of one forward pass.
     max_batch_bytes : int
         Most bytes of inputs, as they travel, of one forward pass; a larger input goes alone.
+    retry_on : tuple of exception classes
+        What it may raise and be tried again after, on another node if there is one; as in `easyremote.function`.
 
     Examples
     --------
@@ -59,6 +61,7 @@ class BaseAIModel(ABC):
     version: str = "1"
     max_batch: int = 32
     max_batch_bytes: int = 16 * 1024 * 1024
+    retry_on: ClassVar[tuple[type[BaseException], ...]] = ()
 
     def __init__(self) -> None:
         self.model: Any = None  # Any: what `load_model` returned

@@ -1,0 +1,198 @@
+"""A dead letter: a record as it came, and in its headers why it was given up, where it stood and how to send it again.
+
+The names are in `docs/protocol.md`. Nothing here sends or reads.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec import Struct
+
+from easyremote.clock import now_ms
+from easyremote.topics.records import RecordRef
+from easyremote.topics.wire import (
+    ATTEMPT,
+    AVOID,
+    CALL_ID,
+    DEADLINE_MS,
+    ROUTED_MS,
+    SENT_MS,
+    Headers,
+    MalformedCall,
+    Origin,
+    headers_of,
+    parse_call,
+)
+
+if TYPE_CHECKING:
+    from confluent_kafka import Message
+
+__all__ = ["DeadLetter", "Failure", "dead_letter_headers", "letter_of", "redriven_headers", "stack_of"]
+
+_REASON = "easyremote_reason"
+_ERROR = "easyremote_error"
+_STACK = "easyremote_stack"
+_ATTEMPTS = "easyremote_attempts"
+_FAILED_MS = "easyremote_failed_ms"
+_NODE = "easyremote_node"
+_TOPIC = "easyremote_source_topic"
+_PARTITION = "easyremote_source_partition"
+_OFFSET = "easyremote_source_offset"
+_OWN = frozenset({_REASON, _ERROR, _STACK, _ATTEMPTS, _FAILED_MS, _NODE, _TOPIC, _PARTITION, _OFFSET})
+
+_STACK_BYTES = 8 * 1024
+_REASON_BYTES = 4 * 1024
+
+
+class Failure(Struct, frozen=True, kw_only=True):
+    """What is known of a failure besides the error and the record.
+
+    Parameters
+    ----------
+    node_id : str or None
+        The worker that gave the record up.
+    call_id : str or None
+        Of the call, where the record is one.
+    attempts : int or None
+        How often it was tried.
+    stack : str or None
+        Where the function raised.
+    """
+
+    node_id: str | None = None
+    call_id: str | None = None
+    attempts: int | None = None
+    stack: str | None = None
+
+
+_NOTHING = Failure()
+
+
+def stack_of(error: BaseException) -> str:
+    """Return where an exception was raised, at most 8 KiB: the end, where the innermost frames are."""
+    text = "".join(traceback.format_exception(error))
+    return _end(text, _STACK_BYTES)
+
+
+def _end(text: str, most_bytes: int) -> str:
+    return text.encode(errors="replace")[-most_bytes:].decode(errors="ignore")
+
+
+def dead_letter_headers(
+    headers: Headers, origin: RecordRef, error: BaseException, failure: Failure = _NOTHING
+) -> list[tuple[str, bytes]]:
+    """Return a dead letter's headers: those that the record had, and why, when and from where it was given up."""
+    own = [
+        (_REASON, str(error).encode(errors="replace")[:_REASON_BYTES]),
+        (_ERROR, type(error).__name__.encode()),
+        (_TOPIC, origin.topic.encode()),
+        (_PARTITION, b"%d" % origin.partition),
+        (_OFFSET, b"%d" % origin.offset),
+        (_FAILED_MS, b"%d" % now_ms()),
+    ]
+    if failure.attempts is not None:
+        own.append((_ATTEMPTS, b"%d" % failure.attempts))
+    if failure.node_id is not None:
+        own.append((_NODE, failure.node_id.encode()))
+    if failure.stack is not None:
+        own.append((_STACK, failure.stack.encode(errors="replace")))
+    kept = [(name, content) for name, content in headers if name not in _OWN]
+    if failure.call_id is not None and all(name != CALL_ID for name, _ in kept):
+        kept.append((CALL_ID, failure.call_id.encode()))
+    return kept + own
+
+
+class DeadLetter(Struct, frozen=True, kw_only=True):
+    """A record of a topic of dead letters; what its headers do not say is None."""
+
+    place: RecordRef
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, bytes]]
+    """Those that the record had before it was given up."""
+    reason: str | None
+    error: str | None
+    stack: str | None
+    attempts: int | None
+    failed_ms: int
+    node_id: str | None
+    call_id: str | None
+    function: str | None
+    source: str | None
+    """Where the record stood, as `topic/partition/offset`."""
+
+    @property
+    def id(self) -> str:
+        """How people name it: `partition/offset`."""
+        return f"{self.place.partition}/{self.place.offset}"
+
+
+class _Named(Struct):
+    function: str | None = None
+
+
+_decode_named = msgspec.json.Decoder(_Named).decode
+
+
+def letter_of(message: Message) -> DeadLetter:
+    """Return the dead letter that a record is; any record is one, however little its headers say."""
+    headers = headers_of(message)
+    said = {name: content.decode(errors="replace") for name, content in headers if name in _OWN or name == CALL_ID}
+    value, key = message.value(), message.key()
+    attempts, failed_ms = said.get(_ATTEMPTS, ""), said.get(_FAILED_MS, "")
+    source = [said.get(name) for name in (_TOPIC, _PARTITION, _OFFSET)]
+    return DeadLetter(
+        place=RecordRef(message.topic() or "", message.partition() or 0, message.offset() or 0),
+        key=key.encode() if isinstance(key, str) else key,
+        value=value,
+        headers=[(name, content) for name, content in headers if name not in _OWN],
+        reason=said.get(_REASON),
+        error=said.get(_ERROR),
+        stack=said.get(_STACK),
+        attempts=int(attempts) if attempts.isdecimal() else None,
+        failed_ms=int(failed_ms) if failed_ms.isdecimal() else message.timestamp()[1],
+        node_id=said.get(_NODE),
+        call_id=said.get(CALL_ID),
+        function=_function_of(value),
+        source="/".join(str(part) for part in source) if all(source) else None,
+    )
+
+
+def _function_of(value: bytes | None) -> str | None:
+    try:
+        return _decode_named(value or b"").function
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+
+
+def redriven_headers(letter: DeadLetter, times: int, at_ms: int) -> list[tuple[str, bytes]]:
+    """Return the headers with which a letter's record goes back to where it came from.
+
+    A call begins anew: its attempts, the node to avoid and what its way has cost are forgotten, and if it had a
+    deadline it gets as much time again. It is another call than the one that failed, whose answer is remembered
+    under its id, so its id says which redrive it is (`<id>~1`); its correlation id and its reply address stay.
+
+    Parameters
+    ----------
+    letter : DeadLetter
+        What goes back.
+    times : int
+        Which redrive of this letter it is, from 1.
+    at_ms : int
+        When, ms since the epoch.
+    """
+    gone: Collection[str] = (ATTEMPT, AVOID, ROUTED_MS, SENT_MS, DEADLINE_MS, CALL_ID)
+    kept = [(name, content) for name, content in letter.headers if name not in gone]
+    origin = Origin(letter.place.topic, letter.place.partition, letter.place.offset, letter.failed_ms)
+    try:
+        call = parse_call(letter.value, letter.headers, origin)
+    except MalformedCall:
+        return kept  # no call, and not one after this either unless its reader has learned to read it
+    kept.append((CALL_ID, f"{call.id}~{times}".encode()))
+    if call.deadline_ms is not None:
+        kept.append((DEADLINE_MS, b"%d" % (at_ms + max(0, round(call.deadline_ms - call.sent_ms)))))
+    return kept
