@@ -12,6 +12,7 @@ EasyRemoteError
 │   ├── DeadlineExceeded
 │   ├── NoNodeAvailable
 │   ├── CallCancelled
+│   ├── CallTimeout
 │   └── RemoteError          the function itself raised, on the node
 ├── ModelError               a model cannot be found, loaded or run
 │   └── InvalidInput
@@ -29,6 +30,7 @@ __all__ = [
     "BrokerUnavailable",
     "CallCancelled",
     "CallError",
+    "CallTimeout",
     "ConfigError",
     "DeadlineExceeded",
     "EasyRemoteError",
@@ -101,6 +103,10 @@ class CallCancelled(CallError):
     """The caller withdrew the call."""
 
 
+class CallTimeout(CallError):
+    """The function or the model was at work for longer than its limit; it may still be, but nobody waits for it."""
+
+
 class RemoteError(CallError):
     """The function raised on the node.
 
@@ -146,6 +152,7 @@ _CALL_ERRORS: dict[str, type[CallError]] = {
         DeadlineExceeded,
         NoNodeAvailable,
         CallCancelled,
+        CallTimeout,
     )
 }
 

@@ -82,6 +82,10 @@ class Settings(BaseSettings):
     sensor_interval_s: float = Field(default=10.0, gt=0, description="between two readings of a sensor, s")
 
     max_payload_bytes: int = Field(default=1_000_000, ge=1_024, description="largest request or result, bytes")
+    call_limit_s: float = Field(
+        default=600.0, ge=0, description="how long a function or a forward pass may take, s; 0: as long as it likes"
+    )
+    hung_limit: int = Field(default=4, ge=1, description="hanging threads from which on the worker ends itself")
     heartbeat_ms: int = Field(default=500, ge=50, description="between a node's heartbeats")
     node_timeout_ms: int = Field(default=2_000, ge=200, description="a node is dead when its last heartbeat is older")
     group_session_ms: int = Field(default=1_500, ge=1_000, description="session of the consumer groups (KIP-848)")

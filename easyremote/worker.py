@@ -23,6 +23,7 @@ from easyremote.agents.router import Router, decode_arrived
 from easyremote.agents.streams import Streams, decode_readings
 from easyremote.edge import EdgeDevice, SimulatedSensors
 from easyremote.errors import ConfigError
+from easyremote.inference.cancellations import CancellationWatch
 from easyremote.inference.functions import registered
 from easyremote.inference.models import models_of
 from easyremote.inference.node import AINodeManager
@@ -98,6 +99,7 @@ class Worker(Service):
         self._agents = agents
         self._ready: set[str] = set()
         self._nodes: NodeWatch | None = None
+        self._cancellations: CancellationWatch | None = None
         self._producer: RecordProducer | None = None
         self._heartbeat: HeartbeatService | None = None
         self._streams: Streams | None = None
@@ -112,6 +114,9 @@ class Worker(Service):
             log.info("topics created", topics=created)
         self._producer = RecordProducer(settings)
         self._heartbeat = HeartbeatService(settings, self._producer, lambda: sorted(self._ready))
+        if {"inference", "router"} & set(settings.roles):
+            self._cancellations = await asyncio.to_thread(CancellationWatch, settings)
+            await asyncio.to_thread(self._cancellations.wait_caught_up, 10.0)
         if "inference" in settings.roles:
             await self._start_inference(admin)
         if "router" in settings.roles:
@@ -133,6 +138,8 @@ class Worker(Service):
             await self._heartbeat.stop()
         if self._nodes is not None:
             await asyncio.to_thread(self._nodes.close)
+        if self._cancellations is not None:
+            await asyncio.to_thread(self._cancellations.close)
         if self._producer is not None:
             left = await asyncio.to_thread(self._producer.close)
             if left:
@@ -156,9 +163,10 @@ class Worker(Service):
         settings = self._settings
         assert self._producer is not None
         assert self._heartbeat is not None
+        assert self._cancellations is not None
         node = await asyncio.to_thread(_build_node, settings)
         await asyncio.to_thread(admin.set_group_session, inference_group(settings))
-        service = NodeService(settings, node, self._producer, self._heartbeat.changed)
+        service = NodeService(settings, node, self._producer, self._heartbeat.changed, self._cancellations)
         self._heartbeat.tell_about(node, service)
         await self._start(service)
         self.add_future(self._when_loaded(service))
@@ -170,9 +178,10 @@ class Worker(Service):
     async def _start_router(self, admin: TopicAdmin) -> None:
         settings = self._settings
         assert self._producer is not None
+        assert self._cancellations is not None
         self._nodes = await asyncio.to_thread(NodeWatch, settings)
         await asyncio.to_thread(self._nodes.wait_caught_up, 10.0)
-        router = Router(settings, self._producer, self._nodes, self._fail)
+        router = Router(settings, self._producer, self._nodes, self._fail, self._cancellations)
         requests = settings.namespace + REQUESTS
         source = await self._start_source(
             admin, "router", REQUESTS, CALLS, decode_arrived(requests, settings.namespace), router.handle

@@ -115,6 +115,7 @@ class HeartbeatService(Service):
             functions=self._node.registry.names(),
             models=self._node.model_states(),
             in_flight=self._service.in_flight,
+            hung=self._service.hung,
             total_requests=int(requests["total_requests"]),
             failed_requests=int(requests["failed_requests"]),
             mean_response_s=requests["average_response_time"],

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import structlog
 
 from easyremote.errors import (
+    CallCancelled,
     DeadlineExceeded,
     EasyRemoteError,
     MalformedRequest,
@@ -110,6 +111,8 @@ class Router:
         Who is alive and offers what.
     failed : callable
         Told, on any thread, when a record could not be sent on: nothing of its batch is committed.
+    cancelled : container of str
+        The calls that were withdrawn: they are answered and not sent on.
     """
 
     def __init__(
@@ -118,8 +121,10 @@ class Router:
         producer: RecordProducer,
         nodes: NodeWatch,
         failed: Callable[[Exception], None],
+        cancelled: Container[str] = frozenset(),
     ) -> None:
         self._settings = settings
+        self._cancelled = cancelled
         self._producer = producer
         self._nodes = nodes
         self._failed = failed
@@ -171,6 +176,11 @@ class Router:
             )
         if call.is_late(now):
             self._expire(call, now, pending)
+            return
+        if call.id in self._cancelled:
+            self._answer(
+                call.address, call, call.id, CallCancelled(f"the call of {call.function} was withdrawn"), pending
+            )
             return
         if not self._nodes.knows(call.function):
             raise UnknownFunction(

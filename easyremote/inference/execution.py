@@ -1,32 +1,40 @@
-"""Runs a node's calls: finds the lane of each, decodes its arguments, tells its outcome. Knows nothing of Kafka."""
+"""Runs a node's calls: finds the lane of each, withdraws it, gives up what hangs. Knows nothing of Kafka."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Hashable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Container, Hashable, Sequence
+from typing import TYPE_CHECKING
 
-from easyremote.errors import CallError, DeadlineExceeded, UnknownFunction
+import structlog
+
+from easyremote.clock import monotonic_s
+from easyremote.errors import CallError, CallTimeout, UnknownFunction
 from easyremote.inference.batcher import Batcher
-from easyremote.inference.forward import run_halving
 from easyremote.inference.jobs import Job, Outcome
 from easyremote.inference.lanes import Hand, Lane
 from easyremote.inference.models.base import BaseAIModel
 from easyremote.inference.queues import Fifo, Ranked
 from easyremote.inference.replies import ReplyMaker, wall_ms
+from easyremote.inference.running import Runner, argument_of
+from easyremote.inference.stalls import StallWatch, jobs_of
 
 if TYPE_CHECKING:
-    from easyremote.inference.functions import Function
     from easyremote.inference.node import AINodeManager
+    from easyremote.settings import Settings
 
 __all__ = ["Executor", "Job", "Outcome"]
+
+log = structlog.get_logger(__name__)
 
 _FUNCTION_THREADS = 4
 _QUICK_BATCH = 64
 _QUICK_MS = 0.5
 """Waking a thread costs about as much as such a function, so one thread takes all that wait."""
 _ANY_BYTES = 1 << 62
+_LOOK_S = 0.1
+"""Between two looks for what hangs."""
 
 
 class Executor:
@@ -34,52 +42,45 @@ class Executor:
 
     Parameters
     ----------
+    settings : Settings
+        The node's id, the largest reply, the limits of what hangs.
     node : AINodeManager
         The functions.
-    node_id : str
-        Named in the replies.
-    max_payload_bytes : int
-        Largest reply, bytes.
     answer : callable
         `(job, outcome)`: takes every job's outcome, on whichever thread made it.
     wanted : callable
         `(job) -> bool`: asked once, right before a job is run or answered without having run; one that is not wanted
         ends without a reply.
     failed : callable
-        Told of an error of this program itself.
+        Told of an error of this program itself, and when so much hangs that it should end.
     """
 
-    def __init__(  # all of them are needed, and only one place calls it
+    def __init__(
         self,
+        settings: Settings,
         node: AINodeManager,
-        node_id: str,
-        max_payload_bytes: int,
         answer: Callable[[Job, Outcome], None],
         wanted: Callable[[Job], bool],
         failed: Callable[[Exception], None],
     ) -> None:
+        self._settings = settings
         self._node = node
-        self._answer = answer
-        self._wanted = wanted
         self._failed = failed
-        self._replies = ReplyMaker(node, node_id, max_payload_bytes)
-        self._lock = threading.Lock()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._functions = Lane(
-            "functions",
-            Ranked(Batcher(max_items=1, max_bytes=_ANY_BYTES), self._expire, wall_ms),
-            self._run_each,
-            failed,
-            threads=_FUNCTION_THREADS,
-        )
-        self._quick = Lane("quick functions", Fifo(_QUICK_BATCH), self._run_each, failed)
+        self._runner = Runner(node, ReplyMaker(node, settings.node_id, settings.max_payload_bytes), answer, wanted)
+        run_each = self._runner.run_each
+        self._functions = Lane("functions", self._ranked(1, _ANY_BYTES), run_each, failed, threads=_FUNCTION_THREADS)
+        self._quick = Lane("quick functions", Fifo(_QUICK_BATCH), run_each, failed)
         self._models: dict[str, Lane] = {}
         for model in node.models:
             self.add_model(model)
+        self._closing = threading.Event()
+        self._watch = threading.Thread(target=self._look_for_stalls, name="call limits", daemon=True)
+        self._watch.start()
 
-    def start(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Say on which event loop coroutine functions run."""
-        self._loop = loop
+    def start(self, loop: asyncio.AbstractEventLoop, cancelled: Container[str] = frozenset()) -> None:
+        """Say on which event loop coroutine functions run, and which calls were withdrawn before they came."""
+        self._runner.loop = loop
+        self._runner.cancelled = cancelled
 
     def add_model(self, model: BaseAIModel) -> None:
         """Give a model a lane of its own; callable from any thread, while calls run.
@@ -87,9 +88,8 @@ class Executor:
         The lane finds the model by its functions' names at each pass, so one that takes another's name and functions
         needs no lane of its own.
         """
-        batcher: Batcher[Job] = Batcher(max_items=model.max_batch, max_bytes=model.max_batch_bytes)
-        queue = Ranked(batcher, self._expire, wall_ms, self._batch_key(model))
-        self._models[model.name] = Lane(model.name, queue, self._run_together, self._failed)
+        queue = self._ranked(model.max_batch, model.max_batch_bytes, self._batch_key(model))
+        self._models[model.name] = Lane(model.name, queue, self._runner.run_together, self._failed)
 
     def remove_model(self, name: str, timeout_s: float) -> bool:
         """Finish what waits for a model and end its lane; say whether that was done in time.
@@ -104,7 +104,7 @@ class Executor:
         try:
             function = self._node.registry.get(job.call.function)
         except CallError as error:
-            self._fail(job, error)
+            self._runner.fail(job, error)
             return
         lane: Lane | None
         if function.many is not None and function.model is not None:
@@ -112,12 +112,34 @@ class Executor:
         else:
             lane = self._quick if self._node.stats.is_quick(function.name, _QUICK_MS) else self._functions
         if lane is None or not lane.put(job):
-            self._fail(job, UnknownFunction(f"the model of {function.name} has just been unloaded from this node"))
+            unloaded = f"the model of {function.name} has just been unloaded from this node"
+            self._runner.fail(job, UnknownFunction(unloaded))
+
+    def cancel(self, job: Job) -> None:
+        """Withdraw a job: one that waits is not run, a coroutine is cancelled; a plain function or a pass goes on.
+
+        Its caller is told `CallCancelled` at once, whichever it is.
+        """
+        self._runner.cancel(job)
+
+    @property
+    def hung(self) -> int:
+        """How many threads are past the limit of what they run and have not come back."""
+        return sum(lane.hung for lane in self._lanes())
 
     def close(self, timeout_s: float) -> bool:
         """Finish what is queued; say whether all ended in time."""
-        lanes = [self._functions, self._quick, *self._models.values()]
-        return all([lane.close(timeout_s) for lane in lanes])  # noqa: C419  # every lane is closed, whatever one says
+        deadline = monotonic_s() + timeout_s
+        closed = [lane.close(max(0.0, deadline - monotonic_s())) for lane in self._lanes()]
+        self._closing.set()
+        self._watch.join()
+        return all(closed)
+
+    def _lanes(self) -> list[Lane]:
+        return [self._functions, self._quick, *self._models.values()]
+
+    def _ranked(self, max_items: int, max_bytes: int, key: Callable[[Job], Hashable] = lambda _job: None) -> Ranked:
+        return Ranked(Batcher(max_items=max_items, max_bytes=max_bytes), self._runner.expire, wall_ms, key)
 
     def _batch_key(self, model: BaseAIModel) -> Callable[[Job], Hashable]:
         if type(model).batch_key is BaseAIModel.batch_key:
@@ -125,99 +147,61 @@ class Executor:
 
         def key(job: Job) -> Hashable:
             try:
-                return model.batch_key(self._argument(job, self._node.registry.get(job.call.function)))
+                return model.batch_key(argument_of(job, self._node.registry.get(job.call.function)))
             except Exception:  # noqa: BLE001  # the pass will say what is wrong with this input
                 return None
 
         return key
 
-    @staticmethod
-    def _argument(job: Job, function: Function) -> Any:  # Any: as the function takes it
-        if job.argument is None:
-            args, kwargs = function.arguments(job.call.args, job.call.kwargs)
-            job.argument = args[0] if args else next(iter(kwargs.values()))
-        return job.argument
-
-    def _starts(self, job: Job, hand: Hand) -> bool:
-        with self._lock:
-            if job.ended or hand.given_up:
-                return False
-            first, job.begun = not job.begun, True
-            hand.doing = job
-        if first and not self._wanted(job):
-            return False
-        job.started_ms = wall_ms()
-        if job.call.is_late(job.started_ms):
-            self._expire(job)
-            return False
-        return True
-
-    def _ends(self, job: Job) -> bool:
-        # Who gets True tells the outcome; nobody else does.
-        with self._lock:
-            if job.ended:
-                return False
-            job.ended = True
-            first, job.begun = not job.begun, True
-        return not first or self._wanted(job)
-
-    def _expire(self, job: Job) -> None:
-        late_ms = wall_ms() - (job.call.deadline_ms or 0)
-        self._fail(job, DeadlineExceeded(f"the deadline passed {late_ms:.0f} ms before {job.call.function} ran"))
-
-    def _run_each(self, jobs: Sequence[Job], hand: Hand) -> None:
-        for job in jobs:
-            if self._starts(job, hand):
-                self._run(job, self._node.registry.get(job.call.function))
-
-    def _run(self, job: Job, function: Function) -> None:
+    def _limit_s(self, job: Job) -> float | None:
+        limit_s: float | None = None
         try:
-            args, kwargs = function.arguments(job.call.args, job.call.kwargs)
-            if function.is_async and self._loop is not None:
-                future = asyncio.run_coroutine_threadsafe(function.call(*args, **kwargs), self._loop)
-                future.add_done_callback(lambda done: self._ended(job, function, done))
-                return
-            result = function.call(*args, **kwargs)
-        except Exception as error:  # noqa: BLE001  # a user's function may raise anything, and its caller is told
-            self._fail(job, error)
+            function = self._node.registry.get(job.call.function)
+        except CallError:
+            pass  # it has been unloaded since: the common limit holds
         else:
-            self._succeed(job, function, result)
+            model = self._node.model(function.model)
+            limit_s = function.limit_s if function.limit_s is not None or model is None else model.limit_s
+        if limit_s is None:
+            limit_s = self._settings.call_limit_s
+        return limit_s or None
 
-    def _ended(self, job: Job, function: Function, done: Any) -> None:
-        error = done.exception()
-        if error is None:
-            self._succeed(job, function, done.result())
+    def _look_for_stalls(self) -> None:
+        watches = StallWatch(self._limit_s)
+        while not self._closing.wait(_LOOK_S):
+            now_s = monotonic_s()
+            lanes = self._lanes()
+            by_hand = {hand: lane for lane in lanes for hand in lane.hands}
+            for hand, doing in watches.stalled(by_hand, now_s):
+                self._give_up(by_hand[hand], hand, doing)
+            for job, since_s in list(self._runner.on_loop.items()):
+                limit_s = self._limit_s(job)
+                if limit_s is not None and now_s - since_s > limit_s:
+                    self._tell_timeout(job)
+                    self._runner.stop(job)
+
+    def _give_up(self, lane: Lane, hand: Hand, doing: Job | Sequence[Job]) -> None:
+        with self._runner.lock:
+            if hand.doing is not doing:
+                return  # it has come back just now
+            hand.given_up = True
+        stuck = [job for job in jobs_of(doing) if not job.ended]
+        rest = [job for job in hand.batch if not job.ended and job.stop is None and job not in stuck]
+        lane.replace(hand)
+        log.error("a call hangs; its thread is given up", functions=sorted({job.call.function for job in stuck}))
+        if len(stuck) > 1:
+            # One of them is to blame: each is tried again by itself, and only that one hangs again.
+            for job in stuck:
+                job.alone = True
+            rest = stuck + rest
         else:
-            self._fail(job, error)
+            for job in stuck:
+                self._tell_timeout(job)
+        for job in rest:
+            lane.put(job)
+        if self.hung >= self._settings.hung_limit:
+            self._failed(CallTimeout(f"{self.hung} calls hang (EASYREMOTE_HUNG_LIMIT): this worker needs a restart"))
 
-    def _run_together(self, jobs: Sequence[Job], hand: Hand) -> None:
-        by_function: dict[str, list[tuple[Job, Any]]] = {}
-        for job in jobs:
-            if not self._starts(job, hand):
-                continue
-            try:
-                function = self._node.registry.get(job.call.function)
-                by_function.setdefault(function.name, []).append((job, self._argument(job, function)))
-            except CallError as error:
-                self._fail(job, error)
-        for name, group in by_function.items():
-            hand.doing = [job for job, _ in group]
-            self._run_group(self._node.registry.get(name), group)
-
-    def _run_group(self, function: Function, group: list[tuple[Job, Any]]) -> None:
-        if function.many is None:
-            raise CallError(f"{function.name} does not take calls together")
-        results = run_halving(function.many, [argument for _, argument in group])
-        for (job, _), result in zip(group, results, strict=True):
-            if isinstance(result, Exception):
-                self._fail(job, result)
-            else:
-                self._succeed(job, function, result, shared_by=len(group))
-
-    def _succeed(self, job: Job, function: Function, result: Any, shared_by: int = 1) -> None:
-        if self._ends(job):
-            self._answer(job, self._replies.success(job, function, result, shared_by))
-
-    def _fail(self, job: Job, error: BaseException) -> None:
-        if self._ends(job):
-            self._answer(job, self._replies.failure(job, error))
+    def _tell_timeout(self, job: Job) -> None:
+        limit_s = self._limit_s(job)
+        self._runner.fail(job, CallTimeout(f"{job.call.function} was at work for longer than its limit of {limit_s} s"))

@@ -38,6 +38,8 @@ class Function:
         first of its call; an exception in the list is that call's error.
     retry_on : tuple of exception classes
         What it may raise and be tried again after, beside what says itself that it is `retriable`.
+    limit_s : float or None
+        How long it may run, s; 0: as long as it likes; None: `EASYREMOTE_CALL_LIMIT_S`.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Function:
     model: str | None = None
     many: Callable[[Sequence[Any]], Sequence[Any]] | None = None
     retry_on: tuple[type[BaseException], ...] = ()
+    limit_s: float | None = None
     _signature: inspect.Signature = field(init=False, repr=False)
     _decoders: dict[str, Decoder] = field(init=False, repr=False)
     _in_order: tuple[tuple[str, Decoder], ...] = field(init=False, repr=False)
@@ -170,9 +173,15 @@ registered = Registry()
 @overload
 def function(call: F) -> F: ...
 @overload
-def function(*, name: str | None = None, retry_on: tuple[type[BaseException], ...] = ()) -> Callable[[F], F]: ...
 def function(
-    call: F | None = None, *, name: str | None = None, retry_on: tuple[type[BaseException], ...] = ()
+    *, name: str | None = None, retry_on: tuple[type[BaseException], ...] = (), limit_s: float | None = None
+) -> Callable[[F], F]: ...
+def function(
+    call: F | None = None,
+    *,
+    name: str | None = None,
+    retry_on: tuple[type[BaseException], ...] = (),
+    limit_s: float | None = None,
 ) -> F | Callable[[F], F]:
     """Offer a function to callers; every node of a process that imports its module serves it.
 
@@ -186,6 +195,9 @@ def function(
         When the function raises one of these, it is run again, after 1, 10 and 60 s and on another node if there is
         one, as it is when an exception says `retriable = True` itself. After any other exception it is not: whether
         it may run twice is for its author to say.
+    limit_s : float, optional
+        How long it may run, s, before its caller is told `CallTimeout`; 0: as long as it likes; unset: as
+        `EASYREMOTE_CALL_LIMIT_S` says.
 
     Examples
     --------
@@ -197,7 +209,7 @@ def function(
     """
 
     def register(target: F) -> F:
-        registered.add(Function(name or target.__name__, target, retry_on=retry_on))
+        registered.add(Function(name or target.__name__, target, retry_on=retry_on, limit_s=limit_s))
         return target
 
     return register if call is None else register(call)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 __all__ = ["Job", "Outcome"]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Job:
     """One call on its way through a node."""
 

@@ -36,6 +36,8 @@ class NodeStats:
             else:
                 self._failed += 1
             self._seconds += seconds
+            if not ok:
+                return  # what did not succeed tells nothing of what it costs
             known = self._cost_ms.get(function)
             cost_ms = seconds * 1000
             self._cost_ms[function] = cost_ms if known is None else known + _COST_WEIGHT * (cost_ms - known)

@@ -27,6 +27,7 @@ from easyremote.topics.wire import MalformedCall, Origin, headers_of, parse_call
 if TYPE_CHECKING:
     from confluent_kafka import KafkaError, Message
 
+    from easyremote.inference.cancellations import CancellationWatch
     from easyremote.inference.node import AINodeManager
     from easyremote.settings import Settings
     from easyremote.topics.producer import RecordProducer
@@ -63,6 +64,8 @@ class NodeService(Service):
         Sends the replies.
     changed : callable
         Called, on any thread, when the partitions or the models change, so that the heartbeat goes out at once.
+    cancellations : CancellationWatch
+        Tells which calls are withdrawn.
     """
 
     abstract = False
@@ -73,6 +76,7 @@ class NodeService(Service):
         node: AINodeManager,
         producer: RecordProducer,
         changed: Callable[[], None],
+        cancellations: CancellationWatch,
         **kwargs: Any,  # Any: mode's own options
     ) -> None:
         super().__init__(**kwargs)
@@ -80,6 +84,7 @@ class NodeService(Service):
         self._node = node
         self._producer = producer
         self._changed = changed
+        self._cancellations = cancellations
         self._topic = settings.namespace + inference_topic(settings.pool_name)
         self._failed_calls = FailedCalls(settings, producer, self._topic)
         self._ledger = Ledger()
@@ -88,9 +93,8 @@ class NodeService(Service):
         self._same: dict[str, list[Job]] = {}
         self._owed = 0
         self._executor = Executor(
+            settings,
             node,
-            settings.node_id,
-            settings.max_payload_bytes,
             answer=self._answer,
             wanted=self._start,
             failed=self._fail,
@@ -106,13 +110,19 @@ class NodeService(Service):
         return self._ledger.pending
 
     @property
+    def hung(self) -> int:
+        """How many calls are past their limit and have not come back."""
+        return self._executor.hung
+
+    @property
     def partitions(self) -> list[int]:
         """The partitions of the pool's topic that this node holds."""
         return self._ledger.partitions
 
     async def on_start(self) -> None:
         """Load the models off the event loop; calls may wait here meanwhile."""
-        self._executor.start(asyncio.get_running_loop())
+        self._executor.start(asyncio.get_running_loop(), self._cancellations)
+        self._cancellations.listen(self._cancel)
         self.add_future(self._load())
         await self.add_runtime_dependency(self._source)
 
@@ -199,6 +209,13 @@ class NodeService(Service):
     def _others(self, job: Job) -> list[Job]:
         with self._lock:
             return [one for one in self._same.pop(job.call.id, []) if one is not job]
+
+    def _cancel(self, call_id: str) -> None:
+        with self._lock:
+            same = self._same.get(call_id)
+            job = same[0] if same else None
+        if job is not None:
+            self._executor.cancel(job)
 
     def _answer(self, job: Job, outcome: Outcome) -> None:
         if outcome.error is not None and (outcome.retriable or outcome.poison):

@@ -8,6 +8,8 @@ from typing import Literal
 __all__ = [
     "AGGREGATES",
     "ALERTS",
+    "CANCELLATIONS",
+    "CANCELLATIONS_KEPT_MS",
     "DEAD_LETTERS",
     "LARGEST_RECORD_BYTES",
     "LATE",
@@ -26,6 +28,7 @@ __all__ = [
 
 REQUESTS = "requests"
 REPLIES = "replies"
+CANCELLATIONS = "cancellations"
 DEAD_LETTERS = "requests.dlq"
 RETRIES = {1_000: "requests.retry.1s", 10_000: "requests.retry.10s", 60_000: "requests.retry.60s"}
 """The delay topics by their delay, ms."""
@@ -43,6 +46,7 @@ LARGEST_RECORD_BYTES = 4 * 1024 * 1024
 """Of the dead letters; other topics take half, so that whatever came in has room there with its reason."""
 
 _HOUR_MS = 3_600_000
+CANCELLATIONS_KEPT_MS = _HOUR_MS
 _DAY_MS = 24 * _HOUR_MS
 
 
@@ -163,6 +167,16 @@ def declarations(*pools: str) -> list[TopicDeclaration]:
             value="Reply",
             written_by="nodes, router",
             read_by="each client its own partition",
+        ),
+        TopicDeclaration(
+            name=CANCELLATIONS,
+            partitions=1,
+            retention_ms=CANCELLATIONS_KEPT_MS,
+            timestamp_type="LogAppendTime",
+            key="call id",
+            value="Cancellation",
+            written_by="clients, anyone",
+            read_by="router, nodes",
         ),
         TopicDeclaration(
             name=NODES,

@@ -11,6 +11,7 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 __all__ = [
     "Aggregate",
     "Alert",
+    "Cancellation",
     "ErrorBody",
     "Heartbeat",
     "Lateness",
@@ -20,6 +21,7 @@ __all__ = [
     "Reply",
     "Request",
     "TimingsMs",
+    "decode_cancellation",
     "decode_heartbeat",
     "decode_reading",
     "decode_reply",
@@ -92,6 +94,12 @@ class Reply(Struct, frozen=True, kw_only=True):
     timings_ms: TimingsMs
 
 
+class Cancellation(Struct, frozen=True):
+    """Value of a record on `cancellations`: the call that its caller withdraws."""
+
+    id: Name
+
+
 class ModelState(Struct, frozen=True):
     """A model that a node holds, and which version of it."""
 
@@ -118,6 +126,8 @@ class Heartbeat(Struct, frozen=True, kw_only=True):
     functions: list[str] = []
     models: list[ModelState] = []
     in_flight: int = 0
+    hung: int = 0
+    """Calls past their limit whose threads have not come back."""
     total_requests: int = 0
     failed_requests: int = 0
     mean_response_s: float = 0.0
@@ -198,4 +208,5 @@ encode = _encoder.encode
 decode_request = msgspec.json.Decoder(Request).decode
 decode_reply = msgspec.json.Decoder(Reply).decode
 decode_reading = msgspec.json.Decoder(Reading).decode
+decode_cancellation = msgspec.json.Decoder(Cancellation).decode
 decode_heartbeat = msgspec.json.Decoder(Heartbeat).decode

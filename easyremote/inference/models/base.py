@@ -34,6 +34,8 @@ class BaseAIModel(ABC):
         Most bytes of inputs, as they travel, of one forward pass; a larger input goes alone.
     retry_on : tuple of exception classes
         What it may raise and be tried again after, on another node if there is one; as in `easyremote.function`.
+    limit_s : float or None
+        How long one forward pass may take, s; 0: as long as it likes; None: `EASYREMOTE_CALL_LIMIT_S`.
 
     Examples
     --------
@@ -62,6 +64,7 @@ class BaseAIModel(ABC):
     max_batch: int = 32
     max_batch_bytes: int = 16 * 1024 * 1024
     retry_on: ClassVar[tuple[type[BaseException], ...]] = ()
+    limit_s: float | None = None
 
     def __init__(self) -> None:
         self.model: Any = None  # Any: what `load_model` returned

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import queue
 import threading
 import time
@@ -15,6 +16,7 @@ from easyremote import BaseAIModel
 from easyremote.inference.execution import Executor, Job, Outcome
 from easyremote.inference.functions import Function
 from easyremote.inference.node import AINodeManager
+from easyremote.settings import Settings
 from easyremote.topics.records import Reply, decode_reply
 from easyremote.topics.wire import Origin, parse_call
 
@@ -63,41 +65,69 @@ class ByLength(Gated):
 class Bench:
     """An executor and the outcomes that it told."""
 
-    def __init__(self, models: Sequence[BaseAIModel], functions: Sequence[Function]) -> None:
+    def __init__(self, models: Sequence[BaseAIModel], functions: Sequence[Function], **settings: Any) -> None:
         self.outcomes: queue.SimpleQueue[tuple[Job, Outcome]] = queue.SimpleQueue()
         self.failures: list[Exception] = []
+        self.failed = threading.Event()
         self.node = AINodeManager("general", models, functions)
         self.executor = Executor(
+            Settings(kafka="none:1", node_id="node", **settings),
             self.node,
-            "node",
-            100_000,
             answer=lambda job, outcome: self.outcomes.put((job, outcome)),
             wanted=lambda _job: True,
-            failed=self.failures.append,
+            failed=self._fail,
         )
         self._count = 0
+        self._jobs: dict[str, Job] = {}
+        self.poisonous: list[str] = []
+
+    def _fail(self, error: Exception) -> None:
+        self.failures.append(error)
+        self.failed.set()
+
+    def cancel(self, call_id: str) -> None:
+        self.executor.cancel(self._jobs[call_id])
+
+    @staticmethod
+    def error_of(call_id: str, replies: dict[str, Reply]) -> str:
+        error = replies[call_id].error
+        assert not isinstance(error, msgspec.UnsetType)
+        return error.type
 
     def put(self, function: str, *args: Any, **fields: Any) -> str:
         self._count += 1
         body = {"function": function, "args": args, "id": f"c-{self._count}"} | fields
         call = parse_call(msgspec.json.encode(body), [], Origin("t", 0, self._count, 0))
-        self.executor.put(Job(call, 0, 1, self._count, time.time() * 1000))
+        job = self._jobs[call.id] = Job(call, 0, 1, self._count, time.time() * 1000)
+        self.executor.put(job)
         return call.id
 
     def replies(self, count: int) -> dict[str, Reply]:
         got = [self.outcomes.get(timeout=WAIT_S) for _ in range(count)]
+        self.poisonous = [job.call.id for job, outcome in got if outcome.poison]
         replies = {job.call.id: decode_reply(outcome.reply) for job, outcome in got}
         assert len(replies) == count
         return replies
 
 
 @contextmanager
-def bench(models: Sequence[BaseAIModel] = (), functions: Sequence[Function] = ()) -> Iterator[Bench]:
-    made = Bench(models, functions)
+def bench(models: Sequence[BaseAIModel] = (), functions: Sequence[Function] = (), **settings: Any) -> Iterator[Bench]:
+    made = Bench(models, functions, **settings)
     yield made
     assert made.executor.close(WAIT_S)
     assert made.outcomes.empty()
     assert made.failures == []
+
+
+@contextmanager
+def event_loop() -> Iterator[asyncio.AbstractEventLoop]:
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    yield loop
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()
 
 
 def test_an_idle_model_takes_a_call_at_once_and_then_all_that_waits_by_priority_and_deadline() -> None:
@@ -156,6 +186,7 @@ def test_a_poison_input_among_64_fails_alone_and_the_others_are_right() -> None:
         unreadable = one.put("gated", "unreadable")
         model.gate.release(1_000)
         replies = one.replies(65)
+        assert [sent[call_id] for call_id in one.poisonous] == [20]
         assert replies.pop(unreadable).status == "error"
         failed = [call_id for call_id, reply in replies.items() if reply.status == "error"]
         assert [sent[call_id] for call_id in failed] == [20]
@@ -201,3 +232,135 @@ def test_functions_wait_by_priority_too(priority: str) -> None:
         assert ran.get(timeout=WAIT_S) == ("other" if priority == "high" else "normal")
         gate.release(5)
         one.replies(6)
+
+
+def test_a_call_that_waits_is_withdrawn_and_never_run() -> None:
+    model = Gated()
+    with bench([model]) as one:
+        one.put("gated", "first")
+        assert model.entered.get(timeout=WAIT_S) == ["first"]
+        withdrawn = one.put("gated", "withdrawn")
+        one.cancel(withdrawn)
+        assert one.error_of(withdrawn, one.replies(1)) == "CallCancelled"
+        one.put("gated", "stays")
+        model.gate.release(2)
+        assert model.entered.get(timeout=WAIT_S) == ["stays"]
+        one.replies(2)
+
+
+def test_a_call_withdrawn_before_it_came_is_not_run() -> None:
+    def never() -> None:
+        pytest.fail("it was run")
+
+    with bench(functions=[Function("never", never)]) as one, event_loop() as loop:
+        one.executor.start(loop, {"c-1"})
+        assert one.put("never") == "c-1"
+        assert one.error_of("c-1", one.replies(1)) == "CallCancelled"
+
+
+def test_a_function_that_runs_goes_on_but_its_caller_is_told_at_once_and_once() -> None:
+    gate, started = threading.Semaphore(0), threading.Event()
+
+    def slow() -> None:
+        started.set()
+        assert gate.acquire(timeout=WAIT_S)
+
+    with bench(functions=[Function("slow", slow)]) as one:
+        call_id = one.put("slow")
+        assert started.wait(WAIT_S)
+        one.cancel(call_id)
+        one.cancel(call_id)
+        assert one.error_of(call_id, one.replies(1)) == "CallCancelled"
+        gate.release()  # the end of `bench` sees that nothing more is told
+
+
+def test_a_coroutine_that_runs_is_cancelled() -> None:
+    started, stopped = threading.Event(), threading.Event()
+
+    async def slow() -> None:
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            stopped.set()
+
+    with bench(functions=[Function("slow", slow)]) as one, event_loop() as loop:
+        one.executor.start(loop)
+        call_id = one.put("slow")
+        assert started.wait(WAIT_S)
+        one.cancel(call_id)
+        assert stopped.wait(WAIT_S)
+        assert one.error_of(call_id, one.replies(1)) == "CallCancelled"
+
+
+def test_a_coroutine_past_its_limit_is_cancelled_and_its_caller_told() -> None:
+    stopped = threading.Event()
+
+    async def slow() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            stopped.set()
+
+    with bench(functions=[Function("slow", slow, limit_s=0.2)]) as one, event_loop() as loop:
+        one.executor.start(loop)
+        call_id = one.put("slow")
+        assert one.error_of(call_id, one.replies(1)) == "CallTimeout"
+        assert stopped.wait(WAIT_S)
+
+
+def test_a_function_that_hangs_is_told_and_what_waits_behind_it_runs_on_another_thread() -> None:
+    gate = threading.Event()
+
+    def sometimes(hangs: bool) -> str:
+        if hangs:
+            gate.wait(WAIT_S)
+        return "done"
+
+    with bench(functions=[Function("sometimes", sometimes, limit_s=0.2)]) as one:
+        for _ in range(50):
+            one.node.stats.record("sometimes", 0.00001, ok=True)  # so that all share the quick lane
+        hangs = one.put("sometimes", True)
+        behind = [one.put("sometimes", False) for _ in range(5)]
+        replies = one.replies(6)
+        assert one.error_of(hangs, replies) == "CallTimeout"
+        assert {replies[call_id].result for call_id in behind} == {"done"}
+        assert one.executor.hung == 1
+        gate.set()  # the end of `bench` sees that what comes back late is not told
+
+
+def test_of_a_pass_that_hangs_only_the_call_to_blame_is_told_so() -> None:
+    class Hanging(Gated):
+        def inference(self, batch: Sequence[Any]) -> Sequence[Any]:
+            self.entered.put(list(batch))
+            assert self.gate.acquire(timeout=WAIT_S)
+            if "endless" in batch:
+                never.wait(WAIT_S)
+            return batch
+
+    never = threading.Event()
+    model = Hanging()
+    model.limit_s = 0.3
+    with bench([model]) as one:
+        one.put("gated", "first")
+        assert model.entered.get(timeout=WAIT_S) == ["first"]
+        sent = {one.put("gated", text): text for text in ("a", "endless", "b")}
+        model.gate.release(1_000)
+        replies = one.replies(4)
+        assert {sent[one_id] for one_id in sent if replies[one_id].status == "ok"} == {"a", "b"}
+        assert (
+            one.error_of(next(one_id for one_id, text in sent.items() if text == "endless"), replies) == "CallTimeout"
+        )
+        never.set()
+
+
+def test_a_node_where_too_much_hangs_asks_for_its_end() -> None:
+    gate = threading.Event()
+    one = Bench([], [Function("hangs", lambda: gate.wait(WAIT_S))], hung_limit=2, call_limit_s=0.2)
+    one.put("hangs")
+    one.put("hangs")
+    one.replies(2)
+    assert one.failed.wait(WAIT_S)
+    assert "EASYREMOTE_HUNG_LIMIT" in str(one.failures[0])
+    gate.set()
+    assert one.executor.close(WAIT_S)

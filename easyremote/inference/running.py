@@ -1,0 +1,213 @@
+"""Runs what a lane has taken: begins each job once, and tells each job's outcome once."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Container, Coroutine, Sequence
+from concurrent.futures import CancelledError, Future
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from easyremote.clock import monotonic_s
+from easyremote.errors import CallCancelled, CallError, DeadlineExceeded
+from easyremote.inference.forward import Poison, run_halving
+from easyremote.inference.replies import ReplyMaker, wall_ms
+
+if TYPE_CHECKING:
+    from easyremote.inference.functions import Function
+    from easyremote.inference.jobs import Job, Outcome
+    from easyremote.inference.lanes import Hand
+    from easyremote.inference.node import AINodeManager
+
+__all__ = ["Runner"]
+
+_NONE: frozenset[str] = frozenset()
+
+
+class Runner:
+    """Works jobs, on whichever thread has them.
+
+    A job may be touched by its lane's thread, by who withdraws it and by who finds it hanging; whoever ends it first
+    tells its outcome, and what comes later is dropped.
+
+    Parameters
+    ----------
+    node : AINodeManager
+        The functions.
+    replies : ReplyMaker
+        Makes the outcomes.
+    answer : callable
+        `(job, outcome)`: takes every job's outcome.
+    wanted : callable
+        `(job) -> bool`: asked once, before a job is run or answered without having run.
+    """
+
+    def __init__(
+        self,
+        node: AINodeManager,
+        replies: ReplyMaker,
+        answer: Callable[[Job, Outcome], None],
+        wanted: Callable[[Job], bool],
+    ) -> None:
+        self.lock = threading.Lock()
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self.cancelled: Container[str] = _NONE
+        self.on_loop: dict[Job, float] = {}
+        """The jobs whose coroutines run on the event loop, each with when its step began, by the monotonic clock."""
+        self._node = node
+        self._replies = replies
+        self._answer = answer
+        self._wanted = wanted
+
+    def run_each(self, jobs: Sequence[Job], hand: Hand) -> None:
+        """Run jobs one after another."""
+        for job in jobs:
+            if self._starts(job, hand):
+                self._run(job)
+
+    def run_together(self, jobs: Sequence[Job], hand: Hand) -> None:
+        """Run jobs of a model in one pass for each of its functions."""
+        by_function: dict[str, list[Job]] = {}
+        for job in jobs:
+            if self._starts(job, hand):
+                by_function.setdefault(job.call.function, []).append(job)
+        for name, group in by_function.items():
+            with self.lock:
+                if hand.given_up:
+                    return
+                hand.doing = group
+            self._run_group(name, group)
+
+    def succeed(self, job: Job, function: Function, result: Any, shared_by: int = 1) -> None:
+        """Tell a job's result, unless its outcome is told."""
+        if self._ends(job):
+            self._answer(job, self._replies.success(job, function, result, shared_by))
+
+    def fail(self, job: Job, error: BaseException, *, poison: bool = False) -> None:
+        """Tell why a job has no result, unless its outcome is told; `poison` made a pass fail for others too."""
+        if self._ends(job):
+            outcome = self._replies.failure(job, error)
+            self._answer(job, replace(outcome, poison=poison and not outcome.retriable))
+
+    def expire(self, job: Job) -> None:
+        """Tell that a job's deadline passed before it ran."""
+        late_ms = wall_ms() - (job.call.deadline_ms or 0)
+        self.fail(job, DeadlineExceeded(f"the deadline passed {late_ms:.0f} ms before {job.call.function} ran"))
+
+    def cancel(self, job: Job) -> None:
+        """Tell that a job was withdrawn, and stop it where it can be stopped."""
+        self.fail(job, CallCancelled(f"the call of {job.call.function} was withdrawn"))
+        self.stop(job)
+
+    @staticmethod
+    def stop(job: Job) -> None:
+        """Stop what runs of a job that has ended, where it can be stopped."""
+        stop = job.stop
+        if stop is not None:
+            stop()
+
+    def run_on_loop(self, job: Job, work: Coroutine[Any, Any, Any], ended: Callable[[Future[Any]], None]) -> None:
+        """Run a job's coroutine on the event loop; `ended` is told how it ended, there."""
+        assert self.loop is not None
+        self.on_loop[job] = monotonic_s()
+        future = asyncio.run_coroutine_threadsafe(work, self.loop)
+        job.stop = future.cancel
+
+        def done(future: Future[Any]) -> None:
+            self.on_loop.pop(job, None)
+            ended(future)
+
+        future.add_done_callback(done)
+        if job.ended:
+            future.cancel()  # withdrawn before it could be stopped
+
+    def _starts(self, job: Job, hand: Hand) -> bool:
+        with self.lock:
+            if job.ended or hand.given_up:
+                return False
+            first, job.begun = not job.begun, True
+            hand.doing = job
+        if first and not self._wanted(job):
+            return False
+        job.started_ms = wall_ms()
+        if job.call.is_late(job.started_ms):
+            self.expire(job)
+            return False
+        if job.call.id in self.cancelled:
+            self.cancel(job)
+            return False
+        return True
+
+    def _ends(self, job: Job) -> bool:
+        # Who gets True tells the outcome; nobody else does.
+        with self.lock:
+            if job.ended:
+                return False
+            job.ended = True
+            first, job.begun = not job.begun, True
+        return not first or self._wanted(job)
+
+    def _run(self, job: Job) -> None:
+        try:
+            function = self._node.registry.get(job.call.function)
+            args, kwargs = function.arguments(job.call.args, job.call.kwargs)
+            if function.is_async and self.loop is not None:
+                self.run_on_loop(
+                    job, function.call(*args, **kwargs), lambda done: self._ended_on_loop(job, function, done)
+                )
+                return
+            result = function.call(*args, **kwargs)
+        except Exception as error:  # noqa: BLE001  # a user's function may raise anything, and its caller is told
+            self.fail(job, error)
+        else:
+            self.succeed(job, function, result)
+
+    def _ended_on_loop(self, job: Job, function: Function, done: Future[Any]) -> None:
+        try:
+            result = done.result()
+        except CancelledError:
+            self.fail(job, CallCancelled(f"{job.call.function} was cancelled on its node"))
+        except BaseException as error:  # noqa: BLE001  # as above
+            self.fail(job, error)
+        else:
+            self.succeed(job, function, result)
+
+    def _run_group(self, name: str, group: list[Job]) -> None:
+        jobs, arguments = [], []
+        try:
+            function = self._node.registry.get(name)
+        except CallError as error:
+            for job in group:
+                self.fail(job, error)
+            return
+        for job in group:
+            try:
+                arguments.append(argument_of(job, function))
+                jobs.append(job)
+            except CallError as error:
+                self.fail(job, error)
+        if function.many is None:
+            raise CallError(f"{function.name} does not take calls together")
+        results = run_halving(function.many, arguments) if jobs else []
+        for job, result in zip(jobs, results, strict=True):
+            if isinstance(result, Poison):
+                self.fail(job, result.error, poison=True)
+            elif isinstance(result, Exception):
+                self.fail(job, result)
+            else:
+                self.succeed(job, function, result, shared_by=len(jobs))
+
+
+def argument_of(job: Job, function: Function) -> Any:  # Any: as the function takes it
+    """Return the first argument of a job, decoded once.
+
+    Raises
+    ------
+    InvalidArguments
+        If the function does not take the job's arguments.
+    """
+    if job.argument is None:
+        args, kwargs = function.arguments(job.call.args, job.call.kwargs)
+        job.argument = args[0] if args else next(iter(kwargs.values()))
+    return job.argument
