@@ -33,6 +33,9 @@ BROKER_PROPERTIES = {
     # Lower bounds for sessions, so that a dead worker's partitions are back within 2 s.
     "group.consumer.min.session.timeout.ms": "1000",
     "group.consumer.min.heartbeat.interval.ms": "100",
+    # A broker killed with -9 may register again only when the session of its former self has ended: 9 s by default.
+    "broker.session.timeout.ms": "2000",
+    "broker.heartbeat.interval.ms": "300",
     "message.max.bytes": str(4 * 1024 * 1024),
     "offsets.topic.replication.factor": "1",
     "offsets.topic.num.partitions": "4",

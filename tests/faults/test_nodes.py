@@ -1,0 +1,108 @@
+"""Nodes die, freeze, come and go; every call is accounted for."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from easyremote.settings import Settings
+from history import History, judge
+from load import load, seeded
+from system import System, system
+
+pytestmark = [pytest.mark.broker, pytest.mark.faults, pytest.mark.timeout(280)]
+
+WORK = {"function": "mark_and_wait", "rest": (40,), "outstanding": 200}
+"""Two hundred calls of 40 ms, all running at once."""
+
+
+def _with_a_router(running: System, *nodes: str) -> None:
+    running.launch("router", "router")
+    for node in nodes:
+        running.launch(node, "inference")
+    running.await_up("router", *nodes)
+
+
+def test_a_node_killed_with_200_calls_in_flight_costs_no_caller_its_one_reply(
+    settings: Settings, tmp_path: Path
+) -> None:
+    seed, chance = seeded()
+    history, journal = History(), tmp_path / "journal"
+    with system(settings) as running:
+        _with_a_router(running, "doomed", "other")
+        with load(settings, history, journal, **WORK) as calls:
+            assert history.wait_ended(1_000 + chance.randrange(1_000), 60)
+            killed_s = running.kill("doomed")
+            waiting = history.waiting()
+            history.wait_ended(len(history.ended) + 2_000, 60)
+            calls.stop()
+        took_s = history.last_end_of(waiting) - killed_s
+        print(f"{len(waiting)} calls waited when the node was killed; the last had its reply {took_s:.2f} s after")
+        verdict = judge(settings, history, journal=journal, seed=seed)
+    verdict.require(one_record=False)
+    assert len(waiting) > 150
+    assert took_s < 10
+    assert len(verdict.ran_twice) <= 200  # only what was in flight
+
+
+def test_the_only_node_killed_and_restarted_answers_everything(settings: Settings, tmp_path: Path) -> None:
+    seed, chance = seeded()
+    history, journal = History(), tmp_path / "journal"
+    with system(settings) as running:
+        _with_a_router(running, "only")
+        with load(settings, history, journal, **WORK) as calls:
+            assert history.wait_ended(500 + chance.randrange(1_000), 60)
+            running.kill("only")
+            running.start("only", "inference")
+            assert history.wait_ended(len(history.ended) + 1_000, 60)
+            calls.stop()
+        verdict = judge(settings, history, journal=journal, seed=seed)
+    verdict.require(one_record=False)
+    assert len(verdict.ran_twice) <= 200
+
+
+def test_a_node_frozen_for_a_minute_answers_nothing_a_second_time_when_it_wakes(
+    settings: Settings, tmp_path: Path
+) -> None:
+    seed, chance = seeded()
+    history, journal = History(), tmp_path / "journal"
+    with system(settings) as running:
+        _with_a_router(running, "frozen", "other")
+        with load(settings, history, journal, every_s=0.005, **WORK) as calls:
+            assert history.wait_ended(200 + chance.randrange(200), 60)
+            running.pause("frozen")
+            until_s = time.monotonic() + 60
+            waiting = history.waiting()
+            while time.monotonic() < until_s:
+                ended = len(history.ended)
+                assert history.wait_ended(ended + 1, 60), "the other node answers nothing"
+            assert not waiting & history.waiting()
+            running.resume("frozen")
+            running.await_up("frozen")
+            assert history.wait_ended(len(history.ended) + 500, 60)
+            calls.stop()
+        verdict = judge(settings, history, journal=journal, seed=seed)
+    verdict.require(one_record=False)
+
+
+def test_a_node_that_joins_and_leaves_every_3_s_for_a_minute_costs_no_call(settings: Settings, tmp_path: Path) -> None:
+    seed, _ = seeded()
+    history, journal = History(), tmp_path / "journal"
+    with system(settings) as running:
+        _with_a_router(running, "stays")
+        with load(settings, history, journal, every_s=0.002, **WORK) as calls:
+            until_s = time.monotonic() + 60
+            turns = 0
+            while time.monotonic() < until_s:
+                turn_ends_s = time.monotonic() + 3
+                running.start("restless", "inference")
+                while time.monotonic() < turn_ends_s:
+                    history.wait_ended(len(history.ended) + 1, 3)
+                running.stop("restless")
+                turns += 1
+            calls.stop()
+        verdict = judge(settings, history, journal=journal, seed=seed)
+        print(f"{turns} times joined and left")
+    verdict.require()
+    assert not verdict.ran_twice  # it left in peace, so nothing was half done
