@@ -60,7 +60,7 @@ class Retries:
         elif isinstance(event, Revoked):
             self._let_go(event, source)
         elif isinstance(event, Batch):
-            generation = self._ledger.take(event.partition, [message.offset() or 0 for message in event.content])
+            generation, _ = self._ledger.take(event.partition, [message.offset() or 0 for message in event.content])
             self._send_due(event, generation, deque(event.content), source)
 
     def _let_go(self, event: Revoked, source: BatchSource[list[Message]]) -> None:

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+
+from easyremote.topics.doneset import NOTHING, DoneSet, Place, encode_done
 
 __all__ = ["Ledger", "OffsetTracker"]
 
+_NONE_DONE: Mapping[int, DoneSet] = {}
+
 
 class OffsetTracker:
-    """Tells the lowest offset of a partition below which everything taken is answered: what may be committed. Pure.
+    """Tells what may be committed: the lowest offset not answered, and which above it are. Pure.
+
+    Parameters
+    ----------
+    done : DoneSet
+        What the one who held the partition before has answered above the committed offset.
 
     Examples
     --------
@@ -17,25 +26,38 @@ class OffsetTracker:
     >>> for offset in (5, 6, 9):
     ...     tracker.take(offset)
     >>> tracker.finish(6), tracker.committable()
-    (None, None)
+    (None, Place(offset=5, metadata='1AQM='))
     >>> tracker.finish(5), tracker.committable()
-    (None, 9)
+    (None, Place(offset=9, metadata=''))
     """
 
-    def __init__(self) -> None:
-        self._open: dict[int, None] = {}  # in the order taken, which is the order of the log
+    def __init__(self, done: DoneSet = NOTHING) -> None:
+        self._open: dict[int, int] = {}  # start to end of what was taken together; in the order of the log
         self._next: int | None = None
-        self._reported: int | None = None
+        self._reported: Place | None = None
+        self._inherited = done
 
     def take(self, offset: int, next_offset: int | None = None) -> None:
         """Note an offset that is being worked on, or a batch from it to before `next_offset`; offsets rise."""
-        if self._next is None:
-            self._reported = offset  # where the group stood when this partition came
-        self._open[offset] = None
-        self._next = offset + 1 if next_offset is None else next_offset
+        if self._next is None and not self._inherited:
+            self._reported = Place(offset)  # where the group stood when this partition came
+        self._next = self._open[offset] = offset + 1 if next_offset is None else next_offset
+
+    def skip(self, offset: int) -> None:
+        """Note an offset that was read and is answered already; offsets rise."""
+        self._next = offset + 1
+
+    @property
+    def inherits(self) -> bool:
+        """Whether the one before has answered something that was not read yet."""
+        return bool(self._inherited)
+
+    def was_done(self, offset: int) -> bool:
+        """Say whether it was answered before this partition came."""
+        return offset in self._inherited
 
     def finish(self, offset: int) -> None:
-        """Note that an offset is answered; twice is the same as once."""
+        """Note that what was taken at an offset is answered; twice is the same as once."""
         self._open.pop(offset, None)
 
     @property
@@ -43,21 +65,37 @@ class OffsetTracker:
         """How many offsets are taken and not finished."""
         return len(self._open)
 
-    def committable(self) -> int | None:
-        """Return the offset to commit, or None if nothing has moved since the last one."""
-        lowest = next(iter(self._open), self._next)
-        if lowest == self._reported:
+    def committable(self) -> Place | None:
+        """Return what to commit, or None if nothing has moved since the last time."""
+        if self._next is None:
             return None
-        self._reported = lowest
-        return lowest
+        lowest = next(iter(self._open), self._next)
+        place = Place(lowest, encode_done(lowest, self._done(self._next)))
+        if self._inherited.end <= self._next:
+            self._inherited = NOTHING
+        if place == self._reported:
+            return None
+        self._reported = place
+        return place
+
+    def _done(self, read_to: int) -> Iterator[tuple[int, int]]:
+        # What was read and is not open is answered; of what was not read yet, the one before has said so.
+        at: int | None = None
+        for start, end in self._open.items():
+            if at is not None and start > at:
+                yield at, start
+            at = end
+        if at is not None and read_to > at:
+            yield at, read_to
+        yield from self._inherited.runs(since=read_to)
 
 
 class _Holding:
     """One partition while this node holds it."""
 
-    def __init__(self, generation: int) -> None:
+    def __init__(self, generation: int, done: DoneSet = NOTHING) -> None:
         self.generation = generation
-        self.tracker = OffsetTracker()
+        self.tracker = OffsetTracker(done)
         self.running = 0
 
 
@@ -75,21 +113,39 @@ class Ledger:
         self._leaving: set[int] = set()
         self._generation = 0
 
-    def assign(self, partitions: Iterable[int]) -> None:
-        """Begin to hold partitions."""
+    def assign(self, partitions: Iterable[int], done: Mapping[int, DoneSet] = _NONE_DONE) -> None:
+        """Begin to hold partitions; `done` says what of them was answered above where the group stands."""
         with self._lock:
             self._generation += 1
             for number in partitions:
-                self._holdings[number] = _Holding(self._generation)
+                self._holdings[number] = _Holding(self._generation, done.get(number, NOTHING))
                 self._leaving.discard(number)
 
-    def take(self, partition: int, offsets: Iterable[int]) -> int:
-        """Note offsets that were read, in rising order; return the generation of the holding."""
+    def take(self, partition: int, offsets: Iterable[int]) -> tuple[int, frozenset[int]]:
+        """Note offsets that were read, in rising order.
+
+        Returns
+        -------
+        int
+            The generation of the holding.
+        frozenset of int
+            Those of the offsets that need nothing: they were answered before this partition came.
+        """
+        answered: set[int] = set()
         with self._lock:
             holding = self._holdings.setdefault(partition, _Holding(self._generation))
+            tracker = holding.tracker
+            if not tracker.inherits:
+                for offset in offsets:
+                    tracker.take(offset)
+                return holding.generation, frozenset()
             for offset in offsets:
-                holding.tracker.take(offset)
-            return holding.generation
+                if tracker.was_done(offset):
+                    tracker.skip(offset)
+                    answered.add(offset)
+                else:
+                    tracker.take(offset)
+            return holding.generation, frozenset(answered)
 
     def take_batch(self, partition: int, first_offset: int, next_offset: int) -> int:
         """Note a batch that is finished as one, by its first offset; return the generation of the holding."""
@@ -123,11 +179,11 @@ class Ledger:
                 if self._leaving:
                     self._changed.notify_all()
 
-    def committable(self) -> dict[int, int]:
-        """Return the next offset to read of each partition where it has moved."""
+    def committable(self) -> dict[int, Place]:
+        """Return what to commit of each partition where it has moved."""
         with self._lock:
             moved = {number: holding.tracker.committable() for number, holding in self._holdings.items()}
-        return {number: offset for number, offset in moved.items() if offset is not None}
+        return {number: place for number, place in moved.items() if place is not None}
 
     def leave(self, partitions: Iterable[int], timeout_s: float) -> bool:
         """Start nothing more of these partitions and wait for what runs; say whether it ended in time."""

@@ -17,6 +17,7 @@ from easyremote.inference.ledger import Ledger
 from easyremote.inference.results import RecentResults
 from easyremote.inference.retrying import FailedCalls, next_delay_ms
 from easyremote.topics.catalog import inference_topic
+from easyremote.topics.doneset import decode_done
 from easyremote.topics.letters import Failure, stack_of
 from easyremote.topics.producer import delivery_error, is_refused
 from easyremote.topics.records import RecordRef
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from easyremote.inference.cancellations import CancellationWatch
     from easyremote.inference.node import AINodeManager
     from easyremote.settings import Settings
+    from easyremote.topics.doneset import DoneSet, Place
     from easyremote.topics.producer import RecordProducer
 
 __all__ = ["NodeService", "inference_group"]
@@ -92,6 +94,7 @@ class NodeService(Service):
         self._recent = RecentResults()
         self._same: dict[str, list[Job]] = {}
         self._owed = 0
+        self._inherited: dict[int, DoneSet] = {}
         self._executor = Executor(
             settings,
             node,
@@ -100,7 +103,7 @@ class NodeService(Service):
             failed=self._fail,
         )
         self._source: BatchSource[list[Job]] = BatchSource(
-            settings, self._topic, inference_group(settings), CALLS, self._decode, self._take
+            settings, self._topic, inference_group(settings), CALLS, self._decode, self._take, claim=self._claim
         )
         self.loaded = asyncio.Event()
 
@@ -143,11 +146,19 @@ class NodeService(Service):
 
     # On the source's thread
 
+    def _claim(self, places: dict[int, Place]) -> None:
+        self._inherited = {number: decode_done(place.offset, place.metadata) for number, place in places.items()}
+        skipped = {number: done.end for number, done in self._inherited.items() if done}
+        if skipped:
+            log.info("calls that the one before has answered are left out", up_to=skipped)
+
     def _decode(self, partition: int, messages: Sequence[Message]) -> list[Job]:
         arrived_ms = time.time_ns() / 1e6
-        generation = self._ledger.take(partition, [message.offset() or 0 for message in messages])
+        generation, answered = self._ledger.take(partition, [message.offset() or 0 for message in messages])
         jobs = []
         for message in messages:
+            if answered and message.offset() in answered:
+                continue
             origin = Origin(self._topic, partition, message.offset() or 0, message.timestamp()[1])
             try:
                 call = parse_call(message.value(), headers_of(message), origin, self._settings.namespace)
@@ -165,7 +176,7 @@ class NodeService(Service):
                 self._owed += 1
             self._give_slots_back()
         elif isinstance(event, Assigned):
-            self._ledger.assign(event.partitions)
+            self._ledger.assign(event.partitions, self._inherited)
             self._changed()
         elif isinstance(event, Revoked):
             self._let_go(event)

@@ -20,6 +20,7 @@ from mode import Service
 from easyremote.clock import monotonic_s
 from easyremote.errors import TopicError
 from easyremote.topics.connection import confluent_config
+from easyremote.topics.doneset import Place
 
 if TYPE_CHECKING:
     from easyremote.settings import Settings
@@ -47,6 +48,7 @@ _PATIENCE_S = 1.0
 _PAUSED_POLL_S = 0.005
 _HANDOVER_S = 5.0
 _IDLE_TICK_S = 1.0
+_COMMITTED_S = 10.0
 _MAX_PENDING = 8
 
 
@@ -163,6 +165,9 @@ class BatchSource(Service, Generic[T]):
     prepare : callable, optional
         `(partitions) -> {partition: offset}`: called on the source's thread before it reads partitions that it was
         given; where to start each, for a receiver that keeps its own account. Unset: where the group stands.
+    claim : callable, optional
+        `(places)`: called on the source's thread before it reads partitions that it was given, with what the group
+        has committed for each, where it has; the source waits for it.
     """
 
     abstract = False
@@ -177,6 +182,7 @@ class BatchSource(Service, Generic[T]):
         emit: Callable[[SourceEvent[T]], None],
         *,
         prepare: Callable[[tuple[int, ...]], dict[int, int]] = lambda _partitions: {},
+        claim: Callable[[dict[int, Place]], None] | None = None,
         **kwargs: Any,  # Any: mode's own options
     ) -> None:
         self.topic = topic
@@ -185,10 +191,11 @@ class BatchSource(Service, Generic[T]):
         self._decode = decode
         self._emit = emit
         self._prepare = prepare
+        self._claim = claim
         self._slots = threading.Semaphore(_MAX_PENDING)
         self._stopping = threading.Event()
         self._noting = threading.Lock()
-        self._to_commit: dict[int, int] = {}
+        self._to_commit: dict[int, Place] = {}
         self._joined = asyncio.Event()
         self.partitions: frozenset[int] = frozenset()
         self._consumer = Consumer(
@@ -227,17 +234,19 @@ class BatchSource(Service, Generic[T]):
         """Say that one event has been dealt with."""
         self._slots.release()
 
-    def commit(self, offsets: dict[int, int]) -> None:
-        """Note the next offset to read of each partition; the source's thread commits it within `_COMMIT_S`.
+    def commit(self, places: dict[int, Place]) -> None:
+        """Note where the group stands in each partition; the source's thread commits it within `_COMMIT_S`.
 
         Only that thread touches the consumer: a commit from another one while it polls has blocked both for ever.
         """
         with self._noting:
-            self._to_commit |= offsets
+            self._to_commit |= places
 
-    def positions(self, offsets: dict[int, int]) -> list[TopicPartition]:
-        """Return the offsets as the client wants them."""
-        return [TopicPartition(self.topic, partition, offset) for partition, offset in offsets.items()]
+    def positions(self, places: dict[int, Place]) -> list[TopicPartition]:
+        """Return the places as the client wants them."""
+        return [
+            TopicPartition(self.topic, partition, place.offset, place.metadata) for partition, place in places.items()
+        ]
 
     def _run(self) -> None:
         try:
@@ -280,7 +289,7 @@ class BatchSource(Service, Generic[T]):
     def _commit_noted(self, *, wait: bool) -> None:
         with self._noting:
             noted, self._to_commit = self._to_commit, {}
-        held = {partition: offset for partition, offset in noted.items() if partition in self.partitions}
+        held = {partition: place for partition, place in noted.items() if partition in self.partitions}
         if not held:
             return
         try:
@@ -341,6 +350,10 @@ class BatchSource(Service, Generic[T]):
     def _on_assign(self, consumer: Consumer, given: list[TopicPartition]) -> None:
         partitions = tuple(one.partition for one in given)
         starts = self._prepare(partitions)
+        if self._claim is not None:
+            places = self._committed(consumer, given)
+            self._claim(places)
+            starts |= {partition: place.offset for partition, place in places.items()}
         for one in given:
             if one.partition in starts:
                 one.offset = starts[one.partition]
@@ -350,6 +363,24 @@ class BatchSource(Service, Generic[T]):
         self._emit(Assigned(partitions))
         if self._event_loop is not None:
             self._event_loop.call_soon_threadsafe(self._joined.set)
+
+    def _committed(self, consumer: Consumer, given: list[TopicPartition]) -> dict[int, Place]:
+        places: dict[int, Place] = {}
+        asked = given
+        deadline = monotonic_s() + _COMMITTED_S
+        while asked:
+            try:
+                told = consumer.committed(asked, timeout=_COMMITTED_S)
+            except KafkaException as error:
+                if not error.args[0].retriable() or monotonic_s() > deadline:
+                    raise TopicError(f"where {self.group} stands in {self.topic} cannot be read: {error}") from error
+                self._stopping.wait(_PAUSED_POLL_S)
+                continue
+            places |= {one.partition: Place(one.offset, one.metadata or "") for one in told if one.offset >= 0}
+            asked = [one for one in told if one.error is not None]
+            if asked and monotonic_s() > deadline:
+                raise TopicError(f"where {self.group} stands in {self.topic} cannot be read: {asked[0].error}")
+        return places
 
     def _on_revoke(self, consumer: Consumer, taken: list[TopicPartition]) -> None:
         partitions = tuple(one.partition for one in taken)
