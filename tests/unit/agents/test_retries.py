@@ -8,6 +8,7 @@ from typing import Any
 from easyremote.agents.retries import Retries
 from easyremote.clock import now_ms
 from easyremote.settings import Settings
+from easyremote.topics.doneset import Place
 from easyremote.topics.source import Assigned, Batch, Revoked
 
 DELAY_MS = 50
@@ -51,8 +52,8 @@ class _Source:
         self.committed: dict[int, int] = {}
         self.done = 0
 
-    def commit(self, offsets: dict[int, int]) -> None:
-        self.committed |= offsets
+    def commit(self, places: dict[int, Place]) -> None:
+        self.committed |= {partition: place.offset for partition, place in places.items()}
 
     def finished(self) -> None:
         self.done += 1
