@@ -14,9 +14,10 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from easyremote.errors import ConfigError
 
-__all__ = ["ROLES", "Role", "Settings", "load_settings", "user_data_dir"]
+__all__ = ["ROLES", "Role", "Settings", "Strategy", "load_settings", "user_data_dir"]
 
 Role = Literal["router", "streams", "inference", "edge"]
+Strategy = Literal["round_robin", "least_connections", "resource_aware", "model_affinity", "least_wait"]
 ROLES: tuple[Role, ...] = ("router", "streams", "inference", "edge")
 
 
@@ -88,6 +89,10 @@ class Settings(BaseSettings):
     hung_limit: int = Field(default=4, ge=1, description="hanging threads from which on the worker ends itself")
     heartbeat_ms: int = Field(default=500, ge=50, description="between a node's heartbeats")
     node_timeout_ms: int = Field(default=2_000, ge=200, description="a node is dead when its last heartbeat is older")
+    strategy: Strategy = Field(default="least_wait", description="how a node is chosen for a call that does not say")
+    strategies: Annotated[dict[str, Strategy], NoDecode] = Field(
+        default={}, description="of some functions instead, as function=strategy, comma separated"
+    )
     group_session_ms: int = Field(default=1_500, ge=1_000, description="session of the consumer groups (KIP-848)")
     group_heartbeat_ms: int = Field(default=200, ge=100, description="heartbeat of the consumer groups (KIP-848)")
 
@@ -101,6 +106,17 @@ class Settings(BaseSettings):
     def _split_commas(cls, value: Any) -> Any:  # Any: pydantic hands over whatever the user wrote
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("strategies", mode="before")
+    @classmethod
+    def _split_pairs(cls, value: Any) -> Any:  # Any: pydantic hands over whatever the user wrote
+        if isinstance(value, str):
+            parts = [part.strip() for part in value.split(",") if part.strip()]
+            wrong = [part for part in parts if not all(side.strip() for side in part.partition("=")[::2])]
+            if wrong:
+                raise ValueError(f"{wrong[0]!r} is not function=strategy")
+            return {name.strip(): rule.strip() for name, _, rule in (part.partition("=") for part in parts)}
         return value
 
     @property

@@ -114,6 +114,7 @@ class HeartbeatService(Service):
             partitions=self._service.partitions,
             functions=self._node.registry.names(),
             models=self._node.model_states(),
+            function_models=self._node.function_models(),
             in_flight=self._service.in_flight,
             hung=self._service.hung,
             total_requests=int(requests["total_requests"]),

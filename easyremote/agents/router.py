@@ -207,7 +207,7 @@ class Router:
     def _expire(self, call: Call, now: float, pending: _Pending) -> None:
         late_ms = now - (call.deadline_ms or 0)
         error: EasyRemoteError
-        if self._nodes.choose(call) is None and self._nodes.knows(call.function):
+        if not self._nodes.serves(call) and self._nodes.knows(call.function):
             error = NoNodeAvailable(
                 f"no live node offered {call.function} until the deadline, {late_ms:.0f} ms ago: is one running?"
             )

@@ -40,3 +40,19 @@ def bench_stream(
     from easyremote.bench import stream
 
     stream.main(json_file, readings)
+
+
+@app.command("balance")
+@told
+def bench_balance(
+    json_file: JsonFile = None,
+    calls: Annotated[int, typer.Option(help="How many calls.", min=1_000)] = 100_000,
+    variation: Annotated[
+        float, typer.Option(help="Standard deviation of a call's cost, as part of its mean.", min=0, max=3)
+    ] = 0.25,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same figures.")] = 1,
+) -> None:
+    """Simulate 8 unequal nodes behind each strategy of the balancer: response times, and to the ideal's."""
+    from easyremote.bench import balance
+
+    balance.main(json_file, calls, variation, seed)

@@ -16,6 +16,7 @@ import msgspec
 import structlog
 from msgspec import UNSET, Raw
 
+from easyremote.clock import wall_ms
 from easyremote.errors import (
     CallError,
     DeadlineExceeded,
@@ -24,13 +25,13 @@ from easyremote.errors import (
     call_error,
 )
 from easyremote.inference.nodes import NodeWatch
-from easyremote.settings import load_settings
+from easyremote.settings import Strategy, load_settings
 from easyremote.topics.catalog import REPLIES, REQUESTS, declarations, inference_topic
 from easyremote.topics.follower import Follower
 from easyremote.topics.producer import RecordProducer, delivery_error
 from easyremote.topics.records import Reply, Request, decode_reply, encode
 from easyremote.topics.replying import encode_reply
-from easyremote.topics.wire import CORRELATION_ID, REPLY_PARTITION, REPLY_TOPIC, headers_of, uuid7
+from easyremote.topics.wire import CORRELATION_ID, IN_FLIGHT, REPLY_PARTITION, REPLY_TOPIC, headers_of, uuid7
 
 if TYPE_CHECKING:
     from confluent_kafka import KafkaError, Message
@@ -64,9 +65,7 @@ class CallOptions:
     id: str | None = None
     target: str | None = None
     affinity_key: str | None = None
-    strategy: Literal["round_robin", "least_connections", "resource_aware", "model_affinity", "least_wait"] | None = (
-        None
-    )
+    strategy: Strategy | None = None
     model: str | None = None
     priority: Literal["high", "normal", "low"] = "normal"
 
@@ -79,6 +78,7 @@ class _Waiting(msgspec.Struct):
     deadline: float
     function: str
     node_id: str | None
+    sent_ms: float
 
 
 class _Session:
@@ -116,7 +116,7 @@ class _Session:
         value = self._encode(call_id, function, args, kwargs, options)
         topic, partition, node_id = self._route(function, options)
         deadline = time.monotonic() + options.timeout_s + _LAST_WORD_S
-        waiting = _Waiting(ended, deadline, function, node_id)
+        waiting = _Waiting(ended, deadline, function, node_id, wall_ms())
         if self._waiting.setdefault(correlation_id, waiting) is not waiting:
             raise CallError(f"a call of id {call_id} is already waiting in this client")
 
@@ -181,7 +181,7 @@ class _Session:
         prefix = self._settings.namespace
         if self._nodes is None:
             return prefix + REQUESTS, None, None
-        choice = self._nodes.choose_for(function, options.strategy, options.target)
+        choice = self._nodes.choose_for(function, options.strategy, options.target, options.affinity_key)
         if choice is None:
             # The router knows how to wait for a node, and how to say that there is no such function.
             return prefix + REQUESTS, None, None
@@ -189,21 +189,23 @@ class _Session:
 
     def _receive(self, messages: Sequence[Message]) -> None:
         for message in messages:
-            correlation_id = dict(headers_of(message)).get(CORRELATION_ID)
+            headers = dict(headers_of(message))
+            correlation_id = headers.get(CORRELATION_ID)
             if correlation_id is None or correlation_id not in self._waiting:
                 continue  # another client's, or the second reply of a call that was done twice
             try:
                 reply: Reply | EasyRemoteError = decode_reply(message.value() or b"")
             except msgspec.MsgspecError as error:
                 reply = CallError(f"the reply cannot be read: {error}")
-            self._end(correlation_id, reply)
+            self._end(correlation_id, reply, headers.get(IN_FLIGHT))
 
-    def _end(self, correlation_id: bytes, outcome: Reply | EasyRemoteError) -> None:
+    def _end(self, correlation_id: bytes, outcome: Reply | EasyRemoteError, in_flight: bytes | None = None) -> None:
         waiting = self._waiting.pop(correlation_id, None)
         if waiting is None:
             return
         if self._nodes is not None and waiting.node_id is not None:
-            self._nodes.done(waiting.node_id)
+            reply = outcome if isinstance(outcome, Reply) else None
+            self._nodes.done(waiting.node_id, waiting.sent_ms, reply, in_flight)
         waiting.ended(outcome)
 
     def _sweep(self) -> None:

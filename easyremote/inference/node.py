@@ -111,7 +111,15 @@ class AINodeManager:
 
     def model_states(self) -> list[ModelState]:
         """Return which models it holds."""
-        return [ModelState(model.name, model.version, model.get_stats()["model_loaded"]) for model in self.models]
+        states = ((model, model.get_stats()) for model in self.models)
+        return [
+            ModelState(model.name, model.version, stats["model_loaded"], float(stats["load_time"] or 0.0))
+            for model, stats in states
+        ]
+
+    def function_models(self) -> dict[str, str]:
+        """Return the model that answers each function that has one."""
+        return {one.name: one.model for one in self.registry if one.model is not None}
 
     def get_node_status(self) -> dict[str, Any]:
         """Return `node_type`, `loaded_models`, `model_stats` and `request_stats`, by the contract."""

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import msgspec
 import structlog
 
-from easyremote.clock import now_ms
+from easyremote.clock import now_ms, wall_ms
 from easyremote.inference.balancer import Balancer, Choice
 from easyremote.topics.catalog import NODES
 from easyremote.topics.follower import Follower
-from easyremote.topics.records import Heartbeat, decode_heartbeat
+from easyremote.topics.records import Heartbeat, Reply, decode_heartbeat
 
 if TYPE_CHECKING:
     from confluent_kafka import Message
@@ -44,7 +44,7 @@ class NodeWatch:
 
     def __init__(self, settings: Settings, changed: Callable[[], None] | None = None) -> None:
         self._lock = threading.Lock()
-        self._balancer = Balancer(settings.node_timeout_ms)
+        self._balancer = Balancer(settings.node_timeout_ms, default=settings.strategy, by_function=settings.strategies)
         self._heartbeats: dict[str, tuple[Heartbeat, int]] = {}
         self._timeout_ms = settings.node_timeout_ms
         self._changed = changed
@@ -59,17 +59,56 @@ class NodeWatch:
     def choose(self, call: Call) -> Choice | None:
         """Choose the node for a call, or None if no live one offers its function."""
         with self._lock:
-            return self._balancer.choose(call.function, now_ms(), strategy=call.strategy, target=call.target)
+            return self._balancer.choose(
+                call.function,
+                wall_ms(),
+                strategy=call.strategy,
+                target=call.target,
+                affinity_key=call.affinity_key,
+                avoid=call.avoid,
+            )
 
-    def choose_for(self, function: str, strategy: str | None, target: str | None) -> Choice | None:
-        """Do as `choose` does, for a call that is not made yet."""
-        with self._lock:
-            return self._balancer.choose(function, now_ms(), strategy=strategy, target=target)
+    def choose_for(
+        self, function: str, strategy: str | None, target: str | None, affinity_key: str | None
+    ) -> Choice | None:
+        """Do as `choose` does, for a call that is not made yet.
 
-    def done(self, node_id: str) -> None:
-        """Count a reply that was seen from a node."""
+        Raises
+        ------
+        InvalidArguments
+            If there is no such strategy.
+        """
         with self._lock:
-            self._balancer.done(node_id)
+            return self._balancer.choose(
+                function, wall_ms(), strategy=strategy, target=target, affinity_key=affinity_key
+            )
+
+    def serves(self, call: Call) -> bool:
+        """Say whether a live node would take the call."""
+        with self._lock:
+            return self._balancer.serves(call.function, wall_ms(), call.target)
+
+    def done(self, node_id: str, sent_ms: float, reply: Reply | None, in_flight: bytes | None) -> None:
+        """Count a reply to a call that was sent from here, or that none is waited for any longer.
+
+        Parameters
+        ----------
+        node_id : str
+            Where the call was sent.
+        sent_ms : float
+            When, ms since the epoch by this process's clock.
+        reply : Reply or None
+            What came.
+        in_flight : bytes or None
+            The header in which a node says how many calls it still has in flight.
+        """
+        now = wall_ms()
+        with self._lock:
+            if reply is None or reply.node_id != node_id or in_flight is None or not in_flight.isdigit():
+                self._balancer.done(node_id, now)
+                return
+            on_its_way_ms = now - sent_ms - reply.timings_ms.waited - reply.timings_ms.executed
+            self._balancer.done(node_id, now, in_flight=int(in_flight), round_trip_ms=on_its_way_ms)
 
     def declare(self, functions: Sequence[str]) -> None:
         """Say that these functions exist, though no node may offer them just now."""

@@ -293,7 +293,8 @@ class NodeService(Service):
             else:
                 self._fail(delivery_error(job.call.address.topic, error))
 
-        send_reply(self._producer, job.call.address, job.call.traceparent, (job.call.id, value), delivered)
+        left = max(0, self._ledger.pending - 1)
+        send_reply(self._producer, job.call.address, job.call.traceparent, (job.call.id, value), delivered, left)
 
     def _undeliverable(self, job: Job, error: EasyRemoteError) -> None:
         log.warning("a reply has nowhere to go; the call becomes a dead letter", call=job.call.id, error=str(error))

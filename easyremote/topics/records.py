@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
+from easyremote.settings import Strategy
+
 __all__ = [
     "Aggregate",
     "Alert",
@@ -31,7 +33,6 @@ __all__ = [
 
 Name = Annotated[str, Meta(min_length=1)]
 Priority = Literal["high", "normal", "low"]
-Strategy = Literal["round_robin", "least_connections", "resource_aware", "model_affinity", "least_wait"]
 
 
 class Request(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -106,6 +107,8 @@ class ModelState(Struct, frozen=True):
     name: str
     version: str
     loaded: bool
+    load_s: float = 0.0
+    """How long loading it took, s; 0: not known."""
 
 
 class Heartbeat(Struct, frozen=True, kw_only=True):
@@ -125,6 +128,8 @@ class Heartbeat(Struct, frozen=True, kw_only=True):
     """The partitions of `inference.<pool>` that this node holds."""
     functions: list[str] = []
     models: list[ModelState] = []
+    function_models: dict[str, str] = {}
+    """The model that answers a function, for the functions that have one."""
     in_flight: int = 0
     hung: int = 0
     """Calls past their limit whose threads have not come back."""

@@ -10,7 +10,7 @@ import numpy as np
 from easyremote.topics.catalog import DEAD_LETTERS
 from easyremote.topics.letters import Failure, dead_letter_headers
 from easyremote.topics.records import ErrorBody, Reply, TimingsMs
-from easyremote.topics.wire import CORRELATION_ID, TRACEPARENT, Address, Headers
+from easyremote.topics.wire import CORRELATION_ID, IN_FLIGHT, TRACEPARENT, Address, Headers
 
 if TYPE_CHECKING:
     from easyremote.topics.producer import Delivered, RecordProducer
@@ -87,14 +87,18 @@ def send_reply(
     traceparent: bytes | None,
     reply: tuple[str, bytes],
     on_delivery: Delivered,
+    in_flight: int | None = None,
 ) -> None:
-    """Send an encoded reply, given as (call id, value), to where its caller reads."""
+    """Send an encoded reply, given as (call id, value), to where its caller reads; a node says what it has left."""
     call_id, value = reply
+    headers = reply_headers(address.correlation_id, traceparent)
+    if in_flight is not None:
+        headers.append((IN_FLIGHT, b"%d" % in_flight))
     producer.send(
         address.topic,
         value,
         key=call_id,
-        headers=reply_headers(address.correlation_id, traceparent),
+        headers=headers,
         partition=address.partition,
         on_delivery=on_delivery,
     )

@@ -28,6 +28,7 @@ __all__ = [
     "CALL_ID",
     "CORRELATION_ID",
     "DEADLINE_MS",
+    "IN_FLIGHT",
     "REPLY_PARTITION",
     "REPLY_TOPIC",
     "ROUTED_MS",
@@ -55,6 +56,8 @@ AVOID = "easyremote_avoid"
 DEADLINE_MS = "easyremote_deadline_ms"
 SENT_MS = "easyremote_sent_ms"
 ROUTED_MS = "easyremote_routed_ms"
+IN_FLIGHT = "easyremote_in_flight"
+"""On a reply: how many calls its node still has in flight."""
 
 
 class Origin(Struct, frozen=True):
