@@ -23,6 +23,7 @@ __all__ = [
     "STREAMS_CHANGELOG",
     "TopicDeclaration",
     "declarations",
+    "handled_topic",
     "inference_topic",
 ]
 
@@ -58,8 +59,8 @@ class TopicDeclaration:
     ----------
     partitions : int
         Number of partitions, fixed for the topic's life: keys must not move.
-    cleanup : {"delete", "compact"}
-        Whether old records go by age, or all but the last of a key.
+    cleanup : {"delete", "compact", "compact,delete"}
+        Whether old records go by age, or all but the last of a key, or both.
     retention_ms : int
         Age at which records go, ms; -1 keeps them.
     timestamp_type : {"CreateTime", "LogAppendTime"}
@@ -75,7 +76,7 @@ class TopicDeclaration:
 
     name: str
     partitions: int
-    cleanup: Literal["delete", "compact"] = "delete"
+    cleanup: Literal["delete", "compact", "compact,delete"] = "delete"
     retention_ms: int = 7 * _DAY_MS
     timestamp_type: Literal["CreateTime", "LogAppendTime"] = "CreateTime"
     key: str
@@ -92,7 +93,7 @@ class TopicDeclaration:
             "message.timestamp.type": self.timestamp_type,
             "max.message.bytes": str(self.max_message_bytes),
         }
-        if self.cleanup == "compact":
+        if self.cleanup != "delete":
             config["min.cleanable.dirty.ratio"] = "0.1"
             config["segment.ms"] = str(_HOUR_MS)
         return config
@@ -118,6 +119,25 @@ def _pool(name: str) -> TopicDeclaration:
         value="Request",
         written_by="router, direct clients",
         read_by=f"nodes of pool {name}",
+    )
+
+
+def handled_topic(dead_letters: str) -> str:
+    """Return the topic that says which letters of a topic of dead letters are dealt with."""
+    return f"{dead_letters}.handled"
+
+
+def _handled(dead_letters: str) -> TopicDeclaration:
+    return TopicDeclaration(
+        name=handled_topic(dead_letters),
+        partitions=1,
+        cleanup="compact,delete",
+        # Longer than the letters are kept, which is up to a segment's week more than their retention.
+        retention_ms=45 * _DAY_MS,
+        key="partition/offset of the dead letter",
+        value="Handled: redriven or dropped, when, by whom",
+        written_by="easyremote dlq",
+        read_by="easyremote dlq",
     )
 
 
@@ -158,6 +178,7 @@ def declarations(*pools: str) -> list[TopicDeclaration]:
             written_by="router, nodes",
             read_by="whoever is on call",
         ),
+        _handled(DEAD_LETTERS),
         *(_pool(name) for name in dict.fromkeys((*POOLS, *pools))),
         TopicDeclaration(
             name=REPLIES,
@@ -213,6 +234,7 @@ def declarations(*pools: str) -> list[TopicDeclaration]:
             written_by="streams",
             read_by="whoever is on call",
         ),
+        _handled(MALFORMED_READINGS),
         TopicDeclaration(
             name=AGGREGATES,
             value="Aggregate",

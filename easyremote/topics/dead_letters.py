@@ -1,0 +1,266 @@
+"""What stands in a topic of dead letters and nobody has dealt with yet; sending it back, dropping it.
+
+A letter is never changed or removed: that it is dealt with stands in a topic beside it, by its place. The record that
+goes back and this mark are one transaction, so neither comes without the other, and not twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from msgspec import Struct
+
+from easyremote.clock import monotonic_s, now_ms
+from easyremote.errors import BrokerUnavailable, TopicError
+from easyremote.topics.admin import TopicAdmin
+from easyremote.topics.atomic import AtomicWriter
+from easyremote.topics.catalog import DEAD_LETTERS, MALFORMED_READINGS, READINGS, REQUESTS, declarations, handled_topic
+from easyremote.topics.connection import confluent_config
+from easyremote.topics.letters import DeadLetter, letter_of, redriven_headers
+from easyremote.topics.records import encode
+from easyremote.topics.transactions import Output, read_latest
+
+if TYPE_CHECKING:
+    from easyremote.settings import Settings
+
+__all__ = ["DeadLetters", "Handled", "Wanted"]
+
+_CAME_FROM = {DEAD_LETTERS: REQUESTS, MALFORMED_READINGS: READINGS}
+"""Where letters go back to. Calls go to the router, which knows the nodes that live now. A letter's own headers do not
+say it: anyone could write them."""
+_GIVE_UP_S = 30.0
+_GROUP_LETTERS = 200
+_GROUP_BYTES = 8 * 1024 * 1024
+"""Of one transaction: while it is open, what is read behind it has to wait."""
+
+
+class Handled(Struct, frozen=True):
+    """What was done with a letter, last: value of a record beside the dead letters, keyed by the letter's id."""
+
+    action: Literal["redriven", "dropped"]
+    at_ms: int
+    by: str
+    times: int
+    """How often it was redriven."""
+
+
+class Wanted(Struct, frozen=True, kw_only=True):
+    """Which letters are meant; what is unset does not matter.
+
+    Parameters
+    ----------
+    function, error : str
+        Named by the call; class of the error.
+    before_ms, after_ms : int
+        Given up before, or at or after, ms since the epoch.
+    """
+
+    function: str | None = None
+    error: str | None = None
+    before_ms: int | None = None
+    after_ms: int | None = None
+
+    def matches(self, letter: DeadLetter) -> bool:
+        """Say whether a letter is one of them."""
+        return (
+            (self.function is None or letter.function == self.function)
+            and (self.error is None or letter.error == self.error)
+            and (self.before_ms is None or letter.failed_ms < self.before_ms)
+            and (self.after_ms is None or letter.failed_ms >= self.after_ms)
+        )
+
+
+_decode_handled = msgspec.json.Decoder(Handled).decode
+
+
+class DeadLetters:
+    """The dead letters of one topic.
+
+    Parameters
+    ----------
+    settings : Settings
+        Broker and namespace.
+    topic : str
+        `requests.dlq` or `readings.dlq`.
+
+    Raises
+    ------
+    TopicError
+        If it is another one, or does not exist.
+    BrokerUnavailable
+        If no broker answers.
+    """
+
+    def __init__(self, settings: Settings, topic: str = DEAD_LETTERS) -> None:
+        if topic not in _CAME_FROM:
+            raise TopicError(f"{topic} is no topic of dead letters: there are {' and '.join(_CAME_FROM)}")
+        self._settings = settings
+        self._topic = settings.namespace + topic
+        self._back_to = settings.namespace + _CAME_FROM[topic]
+        self._handled = settings.namespace + handled_topic(topic)
+        admin = TopicAdmin(settings)
+        if self._topic not in admin.partitions():
+            raise TopicError(
+                f"topic {self._topic} does not exist: start a worker, which creates the topics ('easyremote up')"
+            )
+        admin.ensure([one for one in declarations() if one.name == handled_topic(topic)])
+
+    def handled(self) -> dict[str, Handled]:
+        """Return what was done with which letter, by its id."""
+        latest = read_latest(self._settings, self._handled, [0])[0]
+        return {key.decode(): _decode_handled(value) for key, value in latest.items()}
+
+    def matching(self, wanted: Wanted) -> Iterator[DeadLetter]:
+        """Yield the letters that are wanted, oldest first, whether they are dealt with or not."""
+        return (letter for letter in map(letter_of, self._read()) if wanted.matches(letter))
+
+    def get(self, letter_id: str) -> DeadLetter:
+        """Return one letter.
+
+        Raises
+        ------
+        TopicError
+            If there is none of this id.
+        """
+        partition, _, offset = letter_id.partition("/")
+        if not (partition.isascii() and partition.isdecimal() and offset.isascii() and offset.isdecimal()):
+            raise TopicError(f"{letter_id!r} names no dead letter: an id is PARTITION/OFFSET, as in 0/17")
+        place = TopicPartition(self._topic, int(partition), int(offset))
+        with _reader(self._settings) as consumer:
+            try:
+                low, high = consumer.get_watermark_offsets(place, timeout=_GIVE_UP_S) or (0, 0)
+            except KafkaException as error:
+                raise TopicError(f"{self._topic} has no dead letter {letter_id}: {error}") from error
+            if low <= place.offset < high:
+                consumer.assign([place])
+                for message in _records(consumer, {place.partition: place.offset + 1}):
+                    if message.offset() == place.offset:
+                        return letter_of(message)
+        raise TopicError(f"{self._topic} has no dead letter {letter_id}: its records are {low} to {high - 1}")
+
+    def handle(
+        self,
+        action: Literal["redriven", "dropped"],
+        wanted: Wanted,
+        ids: Iterable[str] = (),
+        *,
+        again: bool = False,
+    ) -> Iterator[int]:
+        """Send letters back, or drop them; yield how many are done after each transaction.
+
+        Parameters
+        ----------
+        action : {"redriven", "dropped"}
+            What is done with them.
+        wanted : Wanted
+            Which open ones.
+        ids : iterable of str
+            These and no others; `wanted` is not asked then.
+        again : bool
+            Also what is dealt with already.
+
+        Raises
+        ------
+        TopicError
+            If there is no letter of an id, or it is dealt with already: nothing is done then. Or if another
+            one's command has begun meanwhile: what was yielded is done, and no more.
+        """
+        named = list(dict.fromkeys(ids))
+        with AtomicWriter(self._settings, f"{self._settings.namespace}easyremote.{self._handled}") as writer:
+            known = self.handled()
+            if named:
+                self._refuse_handled(named, known, again=again)
+                letters: Iterable[DeadLetter] = [self.get(one) for one in named]
+            else:
+                letters = (one for one in self.matching(wanted) if again or one.id not in known)
+            done = 0
+            for group in _groups(letters):
+                writer.write(output for letter in group for output in self._outputs(action, letter, known))
+                done += len(group)
+                yield done
+
+    def _refuse_handled(self, ids: list[str], known: dict[str, Handled], *, again: bool) -> None:
+        told = [f"{one} was {known[one].action} by {known[one].by}" for one in ids if one in known]
+        if told and not again:
+            raise TopicError(f"nothing was done: {'; '.join(told)}; --again does it nevertheless")
+
+    def _outputs(
+        self, action: Literal["redriven", "dropped"], letter: DeadLetter, known: dict[str, Handled]
+    ) -> Iterator[Output]:
+        at_ms = now_ms()
+        times = known[letter.id].times if letter.id in known else 0
+        if action == "redriven":
+            times += 1
+            headers = redriven_headers(letter, times, at_ms)
+            yield Output(self._back_to, letter.key, letter.value, headers=headers)
+        mark = Handled(action, at_ms, self._settings.node_id, times)
+        yield Output(self._handled, letter.id.encode(), encode(mark), partition=0)
+
+    def _read(self) -> Iterator[Message]:
+        with _reader(self._settings) as consumer:
+            known = consumer.list_topics(self._topic, timeout=_GIVE_UP_S).topics[self._topic].partitions
+            places = [TopicPartition(self._topic, number, OFFSET_BEGINNING) for number in known]
+            ends = {one.partition: self._end(consumer, one) for one in places}
+            consumer.assign(places)
+            yield from _records(consumer, ends)
+
+    def _end(self, consumer: Consumer, place: TopicPartition) -> int:
+        marks = consumer.get_watermark_offsets(place, timeout=_GIVE_UP_S)
+        if marks is None:
+            raise BrokerUnavailable(f"{self._topic}[{place.partition}] does not answer within {_GIVE_UP_S:g} s")
+        return marks[1]
+
+
+def _reader(settings: Settings) -> closing[Consumer]:
+    consumer = Consumer(
+        confluent_config(settings)
+        | {
+            "group.id": f"{settings.node_id}-dead-letters",  # asked for by the client, never joined
+            "enable.auto.commit": False,
+            "enable.partition.eof": True,
+            "isolation.level": "read_committed",
+            "auto.offset.reset": "earliest",
+            "fetch.queue.backoff.ms": 5,
+        }
+    )
+    return closing(consumer)
+
+
+def _records(consumer: Consumer, ends: dict[int, int]) -> Iterator[Message]:
+    """Yield what stands in the partitions before their ends: what comes meanwhile, as by a redrive, is not meant."""
+    behind = {number for number, end in ends.items() if end}
+    heard = monotonic_s()
+    while behind:
+        message = consumer.poll(0.05)
+        if message is None:
+            if monotonic_s() - heard > _GIVE_UP_S:
+                raise BrokerUnavailable(f"the dead letters cannot be read: no Kafka answers for {_GIVE_UP_S:g} s")
+            continue
+        heard = monotonic_s()
+        error, number, offset = message.error(), message.partition() or 0, message.offset() or 0
+        if error is None:
+            if offset < ends[number]:
+                yield message
+            if offset >= ends[number] - 1:
+                behind.discard(number)
+        elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001  # librdkafka's own codes begin so
+            behind.discard(number)
+        elif error.fatal() or error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+            raise TopicError(f"the dead letters cannot be read: {error}")
+
+
+def _groups(letters: Iterable[DeadLetter]) -> Iterator[list[DeadLetter]]:
+    group: list[DeadLetter] = []
+    size = 0
+    for letter in letters:
+        group.append(letter)
+        size += len(letter.value or b"")
+        if len(group) >= _GROUP_LETTERS or size >= _GROUP_BYTES:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
