@@ -208,8 +208,11 @@ class Router:
         late_ms = now - (call.deadline_ms or 0)
         error: EasyRemoteError
         if not self._nodes.serves(call) and self._nodes.knows(call.function):
+            model = "" if call.model is None else f" with model {call.model!r}"
+            where = "" if call.target is None else f" (target {call.target!r})"
             error = NoNodeAvailable(
-                f"no live node offered {call.function} until the deadline, {late_ms:.0f} ms ago: is one running?"
+                f"no live node{where} offered {call.function}{model} until the deadline, {late_ms:.0f} ms ago: is one "
+                "running?"
             )
         else:
             error = DeadlineExceeded(f"the deadline of {call.function} passed {late_ms:.0f} ms before it was routed")

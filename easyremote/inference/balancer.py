@@ -70,7 +70,7 @@ class Balancer:
         self._by_function = dict(by_function or {})
         self._nodes: dict[str, _Node] = {}
         self._offered: set[str] = set()
-        self._eligible: dict[tuple[str, str | None], tuple[float, list[Candidate]]] = {}
+        self._eligible: dict[tuple[str, str | None, str | None], tuple[float, list[Candidate]]] = {}
         self._rings: dict[frozenset[str], Ring] = {}
         self._turn = 0
         self._round_trip_ms = _ROUND_TRIP_MS
@@ -99,9 +99,9 @@ class Balancer:
         """Say whether any node has ever offered the function, or it was declared."""
         return function in self._offered
 
-    def serves(self, function: str, now_ms: float, target: str | None = None) -> bool:
-        """Say whether a live node offers the function; with a target, whether that one does."""
-        return bool(self._candidates(function, target, now_ms))
+    def serves(self, function: str, now_ms: float, target: str | None = None, model: str | None = None) -> bool:
+        """Say whether a live node offers the function: the target, where one is named, and with the model."""
+        return bool(self._candidates(function, target, model, now_ms))
 
     def done(
         self, node_id: str, now_ms: float, *, in_flight: int | None = None, round_trip_ms: float | None = None
@@ -125,13 +125,14 @@ class Balancer:
         if node is not None:
             node.load.replied(now_ms, in_flight, self._round_trip_ms)
 
-    def choose(
+    def choose(  # noqa: PLR0913  # what a call may ask for
         self,
         function: str,
         now_ms: float,
         *,
         strategy: str | None = None,
         target: str | None = None,
+        model: str | None = None,
         affinity_key: str | None = None,
         avoid: str | None = None,
     ) -> Choice | None:
@@ -147,6 +148,8 @@ class Balancer:
             One of spec §4; the function's or the default one if unset.
         target : str, optional
             This node and no other.
+        model : str, optional
+            Only a node that answers the function with this model.
         affinity_key : str, optional
             Calls of one key go to one node, while it is alive and not overloaded; the strategy does not matter then.
         avoid : str, optional
@@ -162,7 +165,7 @@ class Balancer:
         InvalidArguments
             If there is no such strategy.
         """
-        candidates = self._candidates(function, target, now_ms)
+        candidates = self._candidates(function, target, model, now_ms)
         if not candidates:
             return None
         if avoid is not None and len(candidates) > 1:
@@ -209,9 +212,9 @@ class Balancer:
             ring = self._rings[node_ids] = Ring(node_ids)
         return ring
 
-    def _candidates(self, function: str, target: str | None, now_ms: float) -> list[Candidate]:
+    def _candidates(self, function: str, target: str | None, model: str | None, now_ms: float) -> list[Candidate]:
         # Between two heartbeats the answer stays the same until the first of the nodes falls silent.
-        known = self._eligible.get((function, target))
+        known = self._eligible.get((function, target, model))
         if known is not None and now_ms <= known[0]:
             return known[1]
         live = [
@@ -221,11 +224,12 @@ class Balancer:
             and function in node.functions
             and node.heartbeat.partitions
             and (target is None or node.heartbeat.node_id == target)
+            and (model is None or node.heartbeat.function_models.get(function) == model)
         ]
         if not live:
             return []
         candidates = self._as_seen_by(function, live)
-        self._eligible[function, target] = (min(node.seen_ms for node in live) + self._timeout_ms, candidates)
+        self._eligible[function, target, model] = (min(node.seen_ms for node in live) + self._timeout_ms, candidates)
         return candidates
 
     def _as_seen_by(self, function: str, live: list[_Node]) -> list[Candidate]:

@@ -181,7 +181,7 @@ class _Session:
         prefix = self._settings.namespace
         if self._nodes is None:
             return prefix + REQUESTS, None, None
-        choice = self._nodes.choose_for(function, options.strategy, options.target, options.affinity_key)
+        choice = self._nodes.choose_for(function, options)
         if choice is None:
             # The router knows how to wait for a node, and how to say that there is no such function.
             return prefix + REQUESTS, None, None

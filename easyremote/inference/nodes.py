@@ -18,6 +18,7 @@ from easyremote.topics.records import Heartbeat, Reply, decode_heartbeat
 if TYPE_CHECKING:
     from confluent_kafka import Message
 
+    from easyremote.inference.client import CallOptions
     from easyremote.settings import Settings
     from easyremote.topics.wire import Call
 
@@ -64,13 +65,12 @@ class NodeWatch:
                 wall_ms(),
                 strategy=call.strategy,
                 target=call.target,
+                model=call.model,
                 affinity_key=call.affinity_key,
                 avoid=call.avoid,
             )
 
-    def choose_for(
-        self, function: str, strategy: str | None, target: str | None, affinity_key: str | None
-    ) -> Choice | None:
+    def choose_for(self, function: str, options: CallOptions) -> Choice | None:
         """Do as `choose` does, for a call that is not made yet.
 
         Raises
@@ -80,13 +80,18 @@ class NodeWatch:
         """
         with self._lock:
             return self._balancer.choose(
-                function, wall_ms(), strategy=strategy, target=target, affinity_key=affinity_key
+                function,
+                wall_ms(),
+                strategy=options.strategy,
+                target=options.target,
+                model=options.model,
+                affinity_key=options.affinity_key,
             )
 
     def serves(self, call: Call) -> bool:
         """Say whether a live node would take the call."""
         with self._lock:
-            return self._balancer.serves(call.function, wall_ms(), call.target)
+            return self._balancer.serves(call.function, wall_ms(), call.target, call.model)
 
     def done(self, node_id: str, sent_ms: float, reply: Reply | None, in_flight: bytes | None) -> None:
         """Count a reply to a call that was sent from here, or that none is waited for any longer.

@@ -43,6 +43,17 @@ def test_a_node_that_left_gets_no_call_at_once() -> None:
     assert set(_chosen(balancer, 20)) == {"b"}
 
 
+def test_a_call_that_names_a_model_goes_to_a_node_that_answers_with_it() -> None:
+    balancer = _balancer(
+        _beat("small", function_models={"f": "lite"}), _beat("large", 1, function_models={"f": "resnet50"})
+    )
+    assert set(_chosen(balancer, 20)) == {"small", "large"}
+    assert set(_chosen(balancer, 20, model="resnet50")) == {"large"}
+    assert balancer.choose("f", 0, model="vit") is None
+    assert balancer.serves("f", 0, model="lite")
+    assert not balancer.serves("f", 0, model="vit")
+
+
 @given(
     silent_ms=st.lists(st.integers(0, 4_000), min_size=1, max_size=6),
     strategy=st.sampled_from(["round_robin", "least_connections", "resource_aware", "model_affinity", "least_wait"]),
