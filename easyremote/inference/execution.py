@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from easyremote.clock import monotonic_s
+from easyremote.clock import monotonic_s, wall_ms
 from easyremote.errors import CallError, CallTimeout, UnknownFunction
 from easyremote.inference.batcher import Batcher
 from easyremote.inference.jobs import Job, Outcome
 from easyremote.inference.lanes import Hand, Lane
 from easyremote.inference.models.base import BaseAIModel
 from easyremote.inference.queues import Fifo, Ranked
-from easyremote.inference.replies import ReplyMaker, wall_ms
+from easyremote.inference.replies import ReplyMaker
 from easyremote.inference.running import Runner, argument_of
 from easyremote.inference.stalls import StallWatch, jobs_of
 

@@ -18,7 +18,7 @@ from easyremote.topics.records import Heartbeat, Reply, decode_heartbeat
 if TYPE_CHECKING:
     from confluent_kafka import Message
 
-    from easyremote.inference.client import CallOptions
+    from easyremote.inference.session import CallOptions
     from easyremote.settings import Settings
     from easyremote.topics.wire import Call
 

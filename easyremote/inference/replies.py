@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import structlog
 
+from easyremote.clock import wall_ms
 from easyremote.errors import EasyRemoteError, PayloadTooLarge, RemoteError
 from easyremote.inference.jobs import Outcome
 from easyremote.inference.retrying import is_retriable
@@ -19,14 +19,9 @@ if TYPE_CHECKING:
     from easyremote.inference.jobs import Job
     from easyremote.inference.node import AINodeManager
 
-__all__ = ["ReplyMaker", "wall_ms"]
+__all__ = ["ReplyMaker"]
 
 log = structlog.get_logger(__name__)
-
-
-def wall_ms() -> float:
-    """Return the wall clock in ms since the Unix epoch, with its fraction."""
-    return time.time_ns() / 1e6
 
 
 class ReplyMaker:

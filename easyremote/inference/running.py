@@ -9,10 +9,10 @@ from concurrent.futures import CancelledError, Future
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from easyremote.clock import monotonic_s
+from easyremote.clock import monotonic_s, wall_ms
 from easyremote.errors import CallCancelled, CallError, DeadlineExceeded
 from easyremote.inference.forward import Poison, run_halving
-from easyremote.inference.replies import ReplyMaker, wall_ms
+from easyremote.inference.replies import ReplyMaker
 
 if TYPE_CHECKING:
     from easyremote.inference.functions import Function

@@ -1,5 +1,6 @@
 """Functions that the worker of the integration tests serves."""
 
+import asyncio
 import os
 import threading
 from pathlib import Path
@@ -40,3 +41,18 @@ def flaky(diary: str, failures: int) -> int:
     if tried <= failures:
         raise ConnectionError(f"no luck at try {tried}")
     return tried
+
+
+@easyremote.function
+async def linger(started: str, stopped: str) -> None:
+    """Say that it runs, then wait until it is cancelled, and say that it was."""
+    await asyncio.to_thread(Path(started).write_text, "running")
+    try:
+        await asyncio.Event().wait()
+    finally:
+        Path(stopped).write_text("stopped")  # noqa: ASYNC240  # the loop may wait: who reads it waits already
+
+
+@easyremote.function
+def hang() -> None:
+    threading.Event().wait()

@@ -1,0 +1,234 @@
+"""What both clients are made of: one producer, one reply partition, and the calls that wait for their replies."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+from msgspec import Raw
+
+from easyremote.clock import wall_ms
+from easyremote.errors import CallError, DeadlineExceeded, EasyRemoteError, PayloadTooLarge
+from easyremote.inference.nodes import NodeWatch
+from easyremote.settings import Strategy
+from easyremote.topics.catalog import CANCELLATIONS, REPLIES, REQUESTS, declarations, inference_topic
+from easyremote.topics.follower import Follower
+from easyremote.topics.producer import RecordProducer, delivery_error
+from easyremote.topics.records import Cancellation, Reply, Request, decode_reply, encode
+from easyremote.topics.replying import encode_reply
+from easyremote.topics.wire import CORRELATION_ID, IN_FLIGHT, REPLY_PARTITION, REPLY_TOPIC, headers_of, uuid7
+
+if TYPE_CHECKING:
+    from confluent_kafka import KafkaError, Message
+
+    from easyremote.settings import Settings
+
+__all__ = ["CallOptions", "Session"]
+
+Ended = Callable[[Reply | EasyRemoteError], None]
+
+_CAUGHT_UP_S = 10.0
+_SWEEP_S = 0.1
+_LAST_WORD_S = 1.5
+"""A call without a node waits in a delay topic and is told so up to its delay after the deadline."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CallOptions:
+    """What a call may ask for besides its arguments; see the contract's request.
+
+    Parameters
+    ----------
+    timeout_s : float
+        The call's deadline, after which no node begins it, s. Its reply is waited for 1.5 s longer, for the word on
+        why it was not done.
+    """
+
+    timeout_s: float = 30.0
+    id: str | None = None
+    target: str | None = None
+    affinity_key: str | None = None
+    strategy: Strategy | None = None
+    model: str | None = None
+    priority: Literal["high", "normal", "low"] = "normal"
+
+
+class _Waiting(msgspec.Struct):
+    ended: Any  # Any: msgspec cannot look into a callable's type
+    deadline: float
+    function: str
+    node_id: str | None
+    sent_ms: float
+
+
+class Session:
+    """One producer, one reply partition, the calls that wait for their reply; used by several threads.
+
+    Parameters
+    ----------
+    settings : Settings
+        Where the broker is.
+    direct : bool
+        Choose the node here.
+
+    Raises
+    ------
+    BrokerUnavailable
+        If no broker answers.
+    """
+
+    def __init__(self, settings: Settings, *, direct: bool) -> None:
+        self._settings = settings
+        # Several threads use it, each operation as one: `setdefault`, `pop` and `copy` are atomic.
+        self._waiting: dict[bytes, _Waiting] = {}
+        self._closed = threading.Event()
+        count = next(topic.partitions for topic in declarations() if topic.name == REPLIES)
+        # Clients that share a partition skip each other's replies by their ids.
+        partition = random.randrange(count)  # noqa: S311  # spreads load, guards nothing
+        self._reply_headers = [
+            (REPLY_TOPIC, (settings.namespace + REPLIES).encode()),
+            (REPLY_PARTITION, partition.to_bytes(4, "big")),
+        ]
+        self._replies = Follower(
+            settings, settings.namespace + REPLIES, self._receive, start="end", partitions=[partition]
+        )
+        self._nodes: NodeWatch | None = None
+        if direct:
+            self._nodes = NodeWatch(settings)
+            self._nodes.wait_caught_up(_CAUGHT_UP_S)
+        self._producer = RecordProducer(settings, tells="errors")
+        self._sweeper = threading.Thread(target=self._sweep, name="client deadlines", daemon=True)
+        self._sweeper.start()
+
+    def submit(
+        self, function: str, args: Sequence[Any], kwargs: dict[str, Any], options: CallOptions, ended: Ended
+    ) -> str:
+        """Send a call and return its id; `ended` gets its reply, or why there is none, once and on another thread."""
+        call_id = options.id or uuid7(time.time_ns() // 1_000_000)
+        correlation_id = call_id.encode()
+        value = self._encode(call_id, function, args, kwargs, options)
+        topic, partition, node_id = self._route(function, options)
+        deadline = time.monotonic() + options.timeout_s + _LAST_WORD_S
+        waiting = _Waiting(ended, deadline, function, node_id, wall_ms())
+        if self._waiting.setdefault(correlation_id, waiting) is not waiting:
+            raise CallError(f"a call of id {call_id} is already waiting in this client")
+
+        def delivered(error: KafkaError | None, _message: Message) -> None:
+            if error is not None:
+                self._end(correlation_id, delivery_error(topic, error))
+
+        try:
+            self._producer.send(
+                topic,
+                value,
+                headers=[(CORRELATION_ID, correlation_id), *self._reply_headers],
+                partition=partition,
+                on_delivery=delivered,
+            )
+        except EasyRemoteError:
+            self._forget(correlation_id)
+            raise
+        return call_id
+
+    def cancel(self, call_id: str) -> None:
+        """Withdraw a call, whoever sent it; its reply is `CallCancelled`, unless it has been answered."""
+        self._producer.send(self._settings.namespace + CANCELLATIONS, encode(Cancellation(call_id)), key=call_id)
+
+    def abandon(self, call_id: str) -> None:
+        """Withdraw a call of this client, and wait for its reply no longer."""
+        if self._forget(call_id.encode()):
+            self.cancel(call_id)
+
+    def _forget(
+        self,
+        correlation_id: bytes,
+        outcome: Reply | EasyRemoteError | None = None,
+        in_flight: bytes | None = None,
+    ) -> _Waiting | None:
+        waiting = self._waiting.pop(correlation_id, None)
+        if waiting is not None and self._nodes is not None and waiting.node_id is not None:
+            reply = outcome if isinstance(outcome, Reply) else None
+            self._nodes.done(waiting.node_id, waiting.sent_ms, reply, in_flight)
+        return waiting
+
+    def close(self) -> None:
+        """Stop; every call that still waits ends with an error."""
+        self._closed.set()
+        self._replies.close()
+        if self._nodes is not None:
+            self._nodes.close()
+        self._producer.close()
+        self._sweeper.join()
+        for correlation_id in list(self._waiting):
+            self._end(correlation_id, CallError("the client was closed before the reply came"))
+
+    def _encode(
+        self, call_id: str, function: str, args: Sequence[Any], kwargs: dict[str, Any], options: CallOptions
+    ) -> bytes:
+        try:
+            request = Request(
+                function=function,
+                args=[Raw(encode_reply(one)) for one in args],
+                kwargs={name: Raw(encode_reply(one)) for name, one in kwargs.items()},
+                id=call_id,
+                target=options.target,
+                affinity_key=options.affinity_key,
+                strategy=options.strategy,
+                model=options.model,
+                priority=options.priority,
+                timeout_s=options.timeout_s,
+            )
+        except (TypeError, msgspec.MsgspecError) as error:
+            raise CallError(f"an argument of {function} has no form in JSON: {error}") from error
+        value = encode(request)
+        if len(value) > self._settings.max_payload_bytes:
+            raise PayloadTooLarge(
+                f"the arguments of {function} have {len(value)} bytes, the limit is "
+                f"{self._settings.max_payload_bytes} bytes (EASYREMOTE_MAX_PAYLOAD_BYTES)"
+            )
+        return value
+
+    def _route(self, function: str, options: CallOptions) -> tuple[str, int | None, str | None]:
+        prefix = self._settings.namespace
+        if self._nodes is None:
+            return prefix + REQUESTS, None, None
+        choice = self._nodes.choose_for(function, options)
+        if choice is None:
+            # The router knows how to wait for a node, and how to say that there is no such function.
+            return prefix + REQUESTS, None, None
+        return prefix + inference_topic(choice.pool), choice.partition, choice.node_id
+
+    def _receive(self, messages: Sequence[Message]) -> None:
+        for message in messages:
+            headers = dict(headers_of(message))
+            correlation_id = headers.get(CORRELATION_ID)
+            if correlation_id is None or correlation_id not in self._waiting:
+                continue  # another client's, or the second reply of a call that was done twice
+            try:
+                reply: Reply | EasyRemoteError = decode_reply(message.value() or b"")
+            except msgspec.MsgspecError as error:
+                reply = CallError(f"the reply cannot be read: {error}")
+            self._end(correlation_id, reply, headers.get(IN_FLIGHT))
+
+    def _end(self, correlation_id: bytes, outcome: Reply | EasyRemoteError, in_flight: bytes | None = None) -> None:
+        waiting = self._forget(correlation_id, outcome, in_flight)
+        if waiting is not None:
+            waiting.ended(outcome)
+
+    def _sweep(self) -> None:
+        while not self._closed.wait(_SWEEP_S):
+            now = time.monotonic()
+            late = [(key, one) for key, one in self._waiting.copy().items() if one.deadline <= now]
+            for correlation_id, one in late:
+                self._end(
+                    correlation_id,
+                    DeadlineExceeded(
+                        f"no reply to {one.function} in time: is a worker running ('easyremote status'), and is "
+                        "the timeout long enough?"
+                    ),
+                )
