@@ -29,6 +29,7 @@ up: setup
 bench: setup
 	$(BIN)/easyremote bench rpc
 	$(BIN)/easyremote bench stream
+	$(BIN)/easyremote bench inference
 
 test: setup check
 	$(BIN)/pytest

@@ -56,3 +56,15 @@ def bench_balance(
     from easyremote.bench import balance
 
     balance.main(json_file, calls, variation, seed)
+
+
+@app.command("inference")
+@told
+def bench_inference(
+    json_file: JsonFile = None,
+    seconds: Annotated[float, typer.Option(help="At each load, in three turns.", min=1)] = 8.0,
+) -> None:
+    """Measure models through Kafka: 64 callers, one at a time, the tail at half load, against the bare model."""
+    from easyremote.bench import inference
+
+    inference.main(json_file, seconds)

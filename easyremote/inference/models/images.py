@@ -6,16 +6,27 @@ import importlib.util
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
 
 from easyremote.errors import ModelError
 from easyremote.inference.models.base import BaseAIModel
+from easyremote.inference.models.devices import best_device
 from easyremote.inference.models.pictures import decode_picture
 from easyremote.inference.models.sources import PACKAGE_PREFIX, package_path, read_state_dict
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 __all__ = ["EfficientNetLite0Model", "ImageClassificationModel"]
 
 _BEST = 5
+_SHORT_SIDE = 256
+_SIDE = 224
+_CPU_BATCH = 4
+"""Pictures of one forward pass; of more, a CPU's cache does not hold what layers hand on, and each takes longer."""
+_GPU_BATCH = 64
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _MISSING = "pip install 'easyremote-kafka[inference]'"
 
@@ -42,12 +53,16 @@ class ImageClassificationModel(BaseAIModel):
     function: ClassVar[str] = "image_classification"
     mean: ClassVar[tuple[float, float, float]] = (0.485, 0.456, 0.406)
     std: ClassVar[tuple[float, float, float]] = (0.229, 0.224, 0.225)
+    channels_last: ClassVar[bool] = False
+    """Whether the network computes in that layout; ResNet-50's logits would differ from torchvision's by 1e-4."""
 
     def __init__(self, weights: str | None = None) -> None:
         super().__init__()
         self._weights = weights
-        self._device = "cpu"
-        self._transform: Any = None  # Any: torchvision's transforms carry no types
+        self._device = best_device()
+        self.max_batch = _GPU_BATCH if self._device == "cuda" else _CPU_BATCH
+        self._mean: Any = None  # Any: torch is imported when the model is loaded
+        self._std: Any = None
         self._names: list[str] = []
 
     def build(self) -> Any:
@@ -100,38 +115,37 @@ class ImageClassificationModel(BaseAIModel):
         try:
             import torch
             from torchvision.models import ResNet50_Weights
-            from torchvision.transforms import v2
         except ImportError as error:
             raise ModelError(f"{self.name} needs torch and torchvision: {_MISSING}") from error
-        self._device = "cuda" if torch.cuda.is_available() else "cpu"
         self._names = list(ResNet50_Weights.IMAGENET1K_V2.meta["categories"])
-        self._transform = v2.Compose(
-            [
-                v2.Resize(256, antialias=True),
-                v2.CenterCrop(224),
-                v2.PILToTensor(),
-                v2.ToDtype(torch.float32, scale=True),
-                v2.Normalize(self.mean, self.std),
-            ]
-        )
-        return self.build().eval().to(self._device)
+        layout = torch.channels_last if self.channels_last else torch.contiguous_format
+        network = self.build().eval().to(self._device, memory_format=layout)
+        self._mean = torch.tensor(self.mean, device=self._device).view(3, 1, 1)
+        self._std = torch.tensor(self.std, device=self._device).view(3, 1, 1)
+        return network
 
-    def preprocess(self, input: Any) -> Any:  # noqa: A002  # the contract's word
-        """Return a picture (base64 text or bytes) as a tensor of shape (3, 224, 224).
+    def preprocess(self, input: Any) -> NDArray[np.uint8]:  # noqa: A002  # the contract's word
+        """Return a picture (base64 text or bytes) as 224 x 224 pixels, of shape (224, 224, 3).
 
         Raises
         ------
         InvalidInput
             If it is no picture; the message names what it got.
         """
-        return self._transform(decode_picture(input))
+        from torchvision.transforms import functional
+
+        picture: Any = decode_picture(input)  # Any: torchvision's types know only its tensors
+        picture = functional.resize(picture, [_SHORT_SIDE])
+        return np.asarray(functional.center_crop(picture, [_SIDE]))
 
     def inference(self, batch: Sequence[Any]) -> Sequence[Any]:
-        """Return the logits, of shape (n, 1000), of n tensors of shape (3, 224, 224)."""
+        """Return the logits, of shape (n, 1000), of n pictures of shape (224, 224, 3)."""
         import torch
 
         with torch.inference_mode():
-            logits: Sequence[Any] = self.model(torch.stack(list(batch)).to(self._device)).cpu()
+            pixels = torch.from_numpy(np.stack(batch)).to(self._device).permute(0, 3, 1, 2)
+            scaled = (pixels / 255).sub_(self._mean).div_(self._std)
+            logits: Sequence[Any] = self.model(scaled if self.channels_last else scaled.contiguous()).cpu()
         return logits
 
     def postprocess(self, output: Any) -> tuple[list[dict[str, Any]], float]:
@@ -157,6 +171,8 @@ class EfficientNetLite0Model(ImageClassificationModel):
     name: ClassVar[str] = "efficientnet_lite0"
     mean: ClassVar[tuple[float, float, float]] = (0.498, 0.498, 0.498)
     std: ClassVar[tuple[float, float, float]] = (0.502, 0.502, 0.502)
+    channels_last: ClassVar[bool] = True
+    """A fifth to a third less time on a CPU, and the same logits to 1e-5."""
 
     def build(self) -> Any:
         """Return the network with the package's weights.

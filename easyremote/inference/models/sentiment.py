@@ -8,12 +8,13 @@ import math
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
 from easyremote.errors import InvalidInput, ModelError
 from easyremote.inference.models.base import BaseAIModel
+from easyremote.inference.models.devices import best_device
 from easyremote.inference.models.sources import PACKAGE_PREFIX, package_path
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ class BertSentimentModel(BaseAIModel):
     def __init__(self, weights: str | None = None) -> None:
         super().__init__()
         self._weights = weights
-        self._device = "cpu"
+        self._device: Literal["cuda", "cpu"] = "cpu"
         self._labels: tuple[str, ...] = LABELS
         self._tokenizer: Any = None  # Any: its stub knows no `encode_batch_fast`
         self._pad_id = 0
@@ -79,7 +80,6 @@ class BertSentimentModel(BaseAIModel):
     def load_model(self) -> Any:
         """Return the classifier, ready on CUDA where there is one, else on the CPU."""
         try:
-            import torch
             import transformers
         except ImportError as error:
             raise ModelError(
@@ -108,7 +108,7 @@ class BertSentimentModel(BaseAIModel):
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(min(_MAX_TOKENS, network.config.max_position_embeddings))
         self._pad_id = tokenizer.pad_token_id or 0
-        self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._device = best_device()
         return network.eval().to(self._device)
 
     def preprocess(self, input: Any) -> Any:  # noqa: A002  # the contract's word
