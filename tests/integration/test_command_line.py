@@ -32,7 +32,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
         "EASYREMOTE_DATA_DIR": str(tmp_path),
         "EASYREMOTE_FUNCTIONS": "served",
         "EASYREMOTE_MODELS": "",
-        "PYTHONPATH": str(Path(__file__).parent),
+        "PYTHONPATH": str(Path(__file__).parents[1] / "support"),
     }
 
 
