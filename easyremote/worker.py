@@ -18,6 +18,7 @@ from mode import Service
 from easyremote.agents.channel import SourceChannel
 from easyremote.agents.devices import DeviceService
 from easyremote.agents.heartbeat import HeartbeatService
+from easyremote.agents.offers import OfferService
 from easyremote.agents.retries import Retries, keep_messages
 from easyremote.agents.router import Router, decode_arrived
 from easyremote.agents.streams import Streams, decode_readings
@@ -166,7 +167,10 @@ class Worker(Service):
         assert self._cancellations is not None
         node = await asyncio.to_thread(_build_node, settings)
         await asyncio.to_thread(admin.set_group_session, inference_group(settings))
-        service = NodeService(settings, node, self._producer, self._heartbeat.changed, self._cancellations)
+        offer = OfferService(settings, node, self._producer)
+        await self._start(offer)
+        changed = _all(self._heartbeat.changed, offer.changed)
+        service = NodeService(settings, node, self._producer, changed, self._cancellations)
         self._heartbeat.tell_about(node, service)
         await self._start(service)
         self.add_future(self._when_loaded(service))
@@ -236,6 +240,14 @@ class Worker(Service):
         self._agents.handle(name, handle, source)
         await self._start(source)
         return source
+
+
+def _all(*calls: Callable[[], None]) -> Callable[[], None]:
+    def call_all() -> None:
+        for call in calls:
+            call()
+
+    return call_all
 
 
 def _build_node(settings: Settings) -> AINodeManager:

@@ -10,6 +10,7 @@ import psutil
 import structlog
 from mode import Service
 
+from easyremote.agents.wake import Wake
 from easyremote.clock import now_ms
 from easyremote.errors import TopicError
 from easyremote.topics.catalog import NODES
@@ -49,8 +50,7 @@ class HeartbeatService(Service):
         self._producer = producer
         self._ready = ready
         self._topic = settings.namespace + NODES
-        self._due = asyncio.Event()
-        self._event_loop: asyncio.AbstractEventLoop | None = None
+        self._due = Wake()
         self._node: AINodeManager | None = None
         self._service: NodeService | None = None
 
@@ -61,25 +61,18 @@ class HeartbeatService(Service):
 
     def changed(self) -> None:
         """Send one at once; callable from any thread."""
-        # Not `self.loop`: asked from a thread before the start, mode gives this service a loop of that thread's own,
-        # and then its task never runs. The first heartbeat is sent at the start anyway.
-        if self._event_loop is not None and not self._event_loop.is_closed():
-            self._event_loop.call_soon_threadsafe(self._due.set)
+        self._due.set()
 
     async def on_start(self) -> None:
         """Note the loop."""
-        self._event_loop = asyncio.get_running_loop()
+        self._due.attach()
 
     @Service.task
     async def _beat(self) -> None:
         psutil.cpu_percent(None)  # the first call has nothing to compare with
         while not self.should_stop:
-            self._due.clear()
             self._producer.send(self._topic, encode(self._heartbeat()), key=self._settings.node_id, in_order=True)
-            try:
-                await asyncio.wait_for(self._due.wait(), self._settings.heartbeat_ms / 1000)
-            except TimeoutError:
-                continue
+            await self._due.wait(self._settings.heartbeat_ms / 1000)
 
     async def on_stop(self) -> None:
         """Leave: a record without a value."""

@@ -58,7 +58,7 @@ class Function:
     def __post_init__(self) -> None:
         signature = inspect.signature(self.call)
         try:
-            hints = typing.get_type_hints(self.call)
+            hints = typing.get_type_hints(self.call, include_extras=True)
         except (NameError, TypeError) as error:
             raise ConfigError(f"the type hints of function {self.name!r} cannot be read: {error}") from error
         decoders = {name: _decoder(hints.get(name, Any), self.name, name) for name in signature.parameters}

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from msgspec import Meta
 
 from easyremote.inference.functions import Function, Registry
 from easyremote.topics.records import ModelState
@@ -13,6 +15,26 @@ if TYPE_CHECKING:
     from easyremote.inference.models import BaseAIModel
 
 __all__ = ["AINodeManager", "NodeStats"]
+
+# What callers may read in a function's schema; whether an input is one, the model says itself.
+_Text = Annotated[
+    Any, Meta(extra_json_schema={"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]})
+]
+_Picture = Annotated[Any, Meta(extra_json_schema={"type": "string", "contentEncoding": "base64"})]
+_Prediction = Annotated[
+    dict[str, Any],
+    Meta(
+        extra_json_schema={
+            "properties": {
+                "result": {},
+                "model_name": {"type": "string"},
+                "inference_time": {"type": "number", "description": "s"},
+                "confidence": {"type": "number", "minimum": 0, "maximum": 1},
+            },
+            "required": ["result", "model_name", "inference_time", "confidence"],
+        }
+    ),
+]
 
 _COST_WEIGHT = 0.1
 """Of the newest call in the learned cost: the last ten calls or so count."""
@@ -133,15 +155,18 @@ class AINodeManager:
 
 def _named(model: BaseAIModel) -> Callable[[Any], dict[str, Any]]:
     # A signature with the contract's parameter name, so that callers may pass it by keyword.
-    def text_sentiment_analysis(text: Any) -> dict[str, Any]:
+    def text_sentiment_analysis(text: _Text) -> _Prediction:
+        """Return the sentiment of a text, or of each of a list of texts."""
         return model.predict(text)
 
-    def image_classification(image_data: Any) -> dict[str, Any]:
+    def image_classification(image_data: _Picture) -> _Prediction:
+        """Return the five best ImageNet classes of a picture."""
         return model.predict(image_data)
 
-    def predict(input: Any) -> dict[str, Any]:  # noqa: A002  # the parameter of `BaseAIModel.predict`
+    def predict(input: Any) -> _Prediction:  # noqa: A002  # the parameter of `BaseAIModel.predict`
         return model.predict(input)
 
+    predict.__doc__ = type(model).__doc__
     known: dict[str, Callable[[Any], dict[str, Any]]] = {
         "text_sentiment_analysis": text_sentiment_analysis,
         "image_classification": image_classification,
@@ -151,6 +176,7 @@ def _named(model: BaseAIModel) -> Callable[[Any], dict[str, Any]]:
 
 def _batched(model: BaseAIModel) -> Callable[[list[Any]], list[dict[str, Any]]]:
     def batch_text_analysis(texts: list[Any]) -> list[dict[str, Any]]:
+        """Return the sentiment of each text, an error in place of one that fails."""
         return model.predict_batch(texts)
 
     return batch_text_analysis

@@ -11,6 +11,8 @@ __all__ = [
     "CANCELLATIONS",
     "CANCELLATIONS_KEPT_MS",
     "DEAD_LETTERS",
+    "FUNCTIONS",
+    "FUNCTIONS_KEPT_MS",
     "LARGEST_RECORD_BYTES",
     "LATE",
     "MALFORMED_READINGS",
@@ -34,6 +36,7 @@ DEAD_LETTERS = "requests.dlq"
 RETRIES = {1_000: "requests.retry.1s", 10_000: "requests.retry.10s", 60_000: "requests.retry.60s"}
 """The delay topics by their delay, ms."""
 NODES = "nodes"
+FUNCTIONS = "functions"
 READINGS = "readings"
 LATE = "readings.late"
 MALFORMED_READINGS = "readings.dlq"
@@ -49,6 +52,8 @@ LARGEST_RECORD_BYTES = 4 * 1024 * 1024
 _HOUR_MS = 3_600_000
 CANCELLATIONS_KEPT_MS = _HOUR_MS
 _DAY_MS = 24 * _HOUR_MS
+FUNCTIONS_KEPT_MS = _DAY_MS
+"""A node tells its functions again well before, so that only those of nodes long gone are dropped."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,6 +214,17 @@ def declarations(*pools: str) -> list[TopicDeclaration]:
             value="Heartbeat",
             written_by="workers",
             read_by="router, direct clients, status",
+        ),
+        TopicDeclaration(
+            name=FUNCTIONS,
+            partitions=1,
+            timestamp_type="LogAppendTime",
+            cleanup="compact,delete",
+            retention_ms=FUNCTIONS_KEPT_MS,
+            key="node id",
+            value="Offer",
+            written_by="nodes",
+            read_by="easyremote functions, anyone",
         ),
         TopicDeclaration(
             name=READINGS,

@@ -15,9 +15,11 @@ __all__ = [
     "Alert",
     "Cancellation",
     "ErrorBody",
+    "FunctionInfo",
     "Heartbeat",
     "Lateness",
     "ModelState",
+    "Offer",
     "Reading",
     "RecordRef",
     "Reply",
@@ -25,6 +27,7 @@ __all__ = [
     "TimingsMs",
     "decode_cancellation",
     "decode_heartbeat",
+    "decode_offer",
     "decode_reading",
     "decode_reply",
     "decode_request",
@@ -142,6 +145,33 @@ class Heartbeat(Struct, frozen=True, kw_only=True):
     memory_percent: float = 0.0
 
 
+class FunctionInfo(Struct, frozen=True, kw_only=True):
+    """How one function of a node is called."""
+
+    name: str
+    doc: str = ""
+    """The first line of its docstring."""
+    arguments: dict[str, Any]  # Any: JSON Schema
+    """JSON Schema of an object with the arguments by name, in the order in which `args` takes them."""
+    result: dict[str, Any]  # Any: JSON Schema
+    """JSON Schema of the result; of each item where it is streamed."""
+    model: str | None = None
+    """Name of the model that answers, where one does."""
+    stream: bool = False
+    """Whether it yields its result item by item."""
+
+
+class Offer(Struct, frozen=True, kw_only=True):
+    """Value of a record on `functions`, keyed by `node_id`: all that a node offers, so that none of it can be stale.
+
+    A record without a value says that the node left.
+    """
+
+    node_id: str
+    pool: str
+    functions: list[FunctionInfo]
+
+
 class Reading(Struct, frozen=True, kw_only=True, gc=False):
     """Value of a record on `readings`: one measurement of one metric of one device, at its event time."""
 
@@ -214,4 +244,5 @@ decode_request = msgspec.json.Decoder(Request).decode
 decode_reply = msgspec.json.Decoder(Reply).decode
 decode_reading = msgspec.json.Decoder(Reading).decode
 decode_cancellation = msgspec.json.Decoder(Cancellation).decode
+decode_offer = msgspec.json.Decoder(Offer).decode
 decode_heartbeat = msgspec.json.Decoder(Heartbeat).decode

@@ -118,7 +118,7 @@ def test_without_a_system_each_command_says_what_to_start(environment: dict[str,
 
 def test_help_is_quick_and_names_every_command(environment: dict[str, str]) -> None:
     said = _run(environment, "--help").stdout
-    assert all(name in said for name in ("up", "status", "call", "tail", "broker", "dlq", "bench"))
+    assert all(name in said for name in ("up", "status", "call", "tail", "functions", "broker", "dlq", "bench"))
     program = "import sys, easyremote.cli; print(*{'torch', 'faust', 'confluent_kafka'} & set(sys.modules))"
     heavy = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert heavy.stdout.strip() == ""

@@ -30,5 +30,14 @@ def test_state_lies_beside_the_readings_that_it_is_of() -> None:
 
 def test_the_protocols_page_names_the_topics_that_people_use() -> None:
     page = (Path(__file__).parents[3] / "docs" / "protocol.md").read_text()
-    for name in ("requests", "replies", "requests.dlq", "readings", "readings.late", "aggregates", "alerts"):
+    for name in (
+        "requests",
+        "replies",
+        "functions",
+        "requests.dlq",
+        "readings",
+        "readings.late",
+        "aggregates",
+        "alerts",
+    ):
         assert f"`{name}`" in page
