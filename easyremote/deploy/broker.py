@@ -7,7 +7,6 @@ import fcntl
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ import structlog
 from easyremote.clock import monotonic_s, now_ms
 from easyremote.deploy.jars import KAFKA_VERSION, ensure_jars
 from easyremote.deploy.java import find_java
+from easyremote.deploy.ports import free_port, is_free, listens
 from easyremote.errors import BrokerUnavailable, ConfigError
 from easyremote.topics.admin import answers
 
@@ -50,9 +50,16 @@ BROKER_PROPERTIES = {
 }
 
 _START_S = 60.0
+_TRIES = 5
+"""Starts with ports that are free when they are chosen and taken when Java binds them, about a second later."""
 _PROBE_S = 0.02
+_BIND_FAILED = "java.net.BindException"
 _MARKER = "easyremote-broker"
 _LOG_TAIL_LINES = 8
+
+
+class _PortTaken(BrokerUnavailable):
+    """Another program had one of its ports by the time it bound them."""
 
 
 class BrokerState(msgspec.Struct, frozen=True):
@@ -116,15 +123,13 @@ class EmbeddedBroker:
                 return running
             java = find_java()
             jars = ensure_jars(self._jars_dir, fetching=fetching)
-            port, controller_port = self._ports()
-            properties = self._write_properties(port, controller_port)
             command = [java, *self._java_options(), "-cp", os.pathsep.join(map(str, jars))]
-            self._format(command, properties)
-            process = self._launch(command, properties)
-            state = BrokerState(f"127.0.0.1:{port}", port, process.pid, now_ms(), KAFKA_VERSION, str(self._log_file))
-            self._await_answer(process, state)
-            self._write_state(state)
-            return state
+            for _ in range(_TRIES - 1):
+                try:
+                    return self._start_on(command, *self._ports())
+                except _PortTaken as taken:
+                    log.warning("a port was taken before the broker had it; starting again", error=str(taken))
+            return self._start_on(command, *self._ports())
 
     def status(self) -> BrokerState | None:
         """Return the running broker, or None; what a dead one left behind is removed."""
@@ -193,17 +198,28 @@ class EmbeddedBroker:
 
     def _ports(self) -> tuple[int, int]:
         if self._port is not None:
-            if not _is_free(self._port):
+            if not is_free(self._port):
                 raise ConfigError(
                     f"port {self._port} is in use by another program: stop that one, or start the broker with "
                     "another --port"
                 )
-            return self._port, _free_port()
+            return self._port, free_port(besides=self._port)
         try:
             last = int((self._home / "last_port").read_text())
         except (OSError, ValueError):
             last = 0
-        return (last if last and _is_free(last) else _free_port()), _free_port()
+        port = last if last and is_free(last) else free_port()
+        return port, free_port(besides=port)
+
+    def _start_on(self, command: list[str], port: int, controller_port: int) -> BrokerState:
+        properties = self._write_properties(port, controller_port)
+        self._format(command, properties)
+        said_before = self._log_file.stat().st_size if self._log_file.exists() else 0
+        process = self._launch(command, properties)
+        state = BrokerState(f"127.0.0.1:{port}", port, process.pid, now_ms(), KAFKA_VERSION, str(self._log_file))
+        self._await_answer(process, state, said_before)
+        self._write_state(state)
+        return state
 
     def _java_options(self) -> list[str]:
         return [
@@ -260,11 +276,11 @@ class EmbeddedBroker:
                 start_new_session=True,
             )
 
-    def _await_answer(self, process: subprocess.Popen[bytes], state: BrokerState) -> None:
+    def _await_answer(self, process: subprocess.Popen[bytes], state: BrokerState, said_before: int) -> None:
         deadline = monotonic_s() + _START_S
         try:
             while process.poll() is None and monotonic_s() < deadline:
-                if _is_open(state.port) and answers(state.bootstrap_servers, 1.0):
+                if listens(process.pid, state.port) and answers(state.bootstrap_servers, 1.0):
                     return
                 # There is no event to wait for: the broker only begins to listen.
                 time.sleep(_PROBE_S)
@@ -276,11 +292,12 @@ class EmbeddedBroker:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         what = f"ended with code {ended}" if ended is not None else f"did not answer within {_START_S:g} s"
-        raise BrokerUnavailable(f"the embedded broker {what}; its log {self._log_file} ends with:\n{self._log_tail()}")
-
-    def _log_tail(self) -> str:
-        lines = self._log_file.read_text(errors="replace").splitlines()
-        return "\n".join(lines[-_LOG_TAIL_LINES:])
+        said = self._log_file.read_bytes()[said_before:].decode(errors="replace")
+        # Java's frames hide the causes between them.
+        told = [line for line in said.splitlines() if not line.startswith(("\tat ", "\t... "))]
+        tail = "\n".join(told[-_LOG_TAIL_LINES:])
+        failure = _PortTaken if _BIND_FAILED in said else BrokerUnavailable
+        raise failure(f"the embedded broker {what}; its log {self._log_file} ends with:\n{tail}")
 
     def _write_state(self, state: BrokerState) -> None:
         scratch = self._state_file.with_suffix(".part")
@@ -293,25 +310,3 @@ def _cluster_id() -> str:
     import uuid
 
     return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=").replace("-", "A")
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-        return True
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _is_open(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.settimeout(0.5)
-        return probe.connect_ex(("127.0.0.1", port)) == 0

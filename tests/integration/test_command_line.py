@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,23 +43,38 @@ def _run(environment: Mapping[str, str], *arguments: str) -> subprocess.Complete
     )
 
 
-def _await_status(environment: Mapping[str, str], timeout_s: float = 60) -> dict[str, Any]:
+@dataclass
+class System:
+    """What `easyremote up` started, and what it says."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def said(self) -> str:
+        """Return the end of what `up` and its worker said."""
+        files = [self.log, self.log.parent / "worker" / "worker.log"]
+        return "\n".join(f"{file.name}: {file.read_text()[-4_000:]}" for file in files if file.exists())
+
+
+def _await_status(environment: Mapping[str, str], system: System, timeout_s: float = 120) -> dict[str, Any]:
     deadline = time.monotonic() + timeout_s
     while True:
+        assert system.process.poll() is None, f"`up` ended with code {system.process.returncode}: {system.said()}"
         said = _run(environment, "status", "--json")
         status: dict[str, Any] = json.loads(said.stdout)
         assert said.returncode == (0 if status["ready"] else 1)
         if status["ready"]:
             return status
-        assert time.monotonic() < deadline, status["reason"]
+        assert time.monotonic() < deadline, f"{status['reason']} after {timeout_s:g} s: {system.said()}"
 
 
 @pytest.fixture
-def system(environment: dict[str, str], tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
-    with (tmp_path / "up.log").open("wb") as output:
+def system(environment: dict[str, str], tmp_path: Path) -> Iterator[System]:
+    log = tmp_path / "up.log"
+    with log.open("wb") as output:
         process = subprocess.Popen([EASYREMOTE, "up"], env=environment, stdout=output, stderr=output)
     try:
-        yield process
+        yield System(process, log)
     finally:
         if process.poll() is None:
             process.terminate()
@@ -67,15 +83,15 @@ def system(environment: dict[str, str], tmp_path: Path) -> Iterator[subprocess.P
 
 @pytest.mark.faults
 def test_up_serves_calls_and_alerts_restarts_what_dies_and_leaves_nothing(
-    environment: dict[str, str], system: subprocess.Popen[bytes]
+    environment: dict[str, str], system: System
 ) -> None:
-    status = _await_status(environment)
+    status = _await_status(environment, system)
     assert {"router", "streams", "inference"} <= set(status["workers"][0]["ready"])
     broker = json.loads(_run(environment, "broker", "status", "--json").stdout)
     assert broker["bootstrap_servers"] == status["kafka"]
 
     called = _run(environment, "call", "echo", "hello")
-    assert (called.returncode, called.stdout) == (0, '"hello"\n')
+    assert (called.returncode, called.stdout) == (0, '"hello"\n'), called.stderr
     refused = _run(environment, "call", "nowhere")
     assert refused.returncode == 1
     assert refused.stderr.startswith("error: no node has ever offered")
@@ -91,16 +107,16 @@ def test_up_serves_calls_and_alerts_restarts_what_dies_and_leaves_nothing(
     assert producer.flush(10) == 0
     assert tail.communicate(timeout=30)[0] == b'{"message": "a leak"}\n'
 
-    children = psutil.Process(system.pid).children(recursive=True)
+    children = psutil.Process(system.process.pid).children(recursive=True)
     worker = next(child for child in children if "worker" in child.cmdline())
     worker.kill()
     assert psutil.wait_procs([worker], timeout=10)[0]
     again = _run(environment, "call", "echo", "once more", "--timeout", "50")
-    assert again.stdout == '"once more"\n'
+    assert again.stdout == '"once more"\n', f"{again.stderr}\n{system.said()}"
 
-    children = psutil.Process(system.pid).children(recursive=True)
-    system.send_signal(signal.SIGTERM)
-    assert system.wait(20) == 0
+    children = psutil.Process(system.process.pid).children(recursive=True)
+    system.process.send_signal(signal.SIGTERM)
+    assert system.process.wait(20) == 0
     assert not psutil.wait_procs(children, timeout=1)[1]
     assert _run(environment, "broker", "status").returncode == 1
 

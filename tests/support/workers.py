@@ -57,8 +57,10 @@ def kill(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def await_ready(settings: Settings, *roles: str, timeout_s: float = 50) -> None:
-    """Wait until some live worker says that all these roles are up."""
+def await_ready(
+    settings: Settings, *roles: str, process: subprocess.Popen[bytes] | None = None, timeout_s: float = 90
+) -> None:
+    """Wait until some live worker says that all these roles are up; `process`, if given, must not end before."""
 
     def is_ready(watch: NodeWatch) -> bool:
         return any(set(roles) <= set(one.ready) for one in watch.live())
@@ -70,6 +72,8 @@ def await_ready(settings: Settings, *roles: str, timeout_s: float = 50) -> None:
             beat.clear()
             if is_ready(watch):
                 return
+            if process is not None and process.poll() is not None:
+                pytest.fail(f"the worker ended with code {process.returncode} before it was ready")
             beat.wait(0.5)
         pytest.fail(f"no worker is ready as {roles} after {timeout_s} s")
     finally:
@@ -81,7 +85,7 @@ def running(settings: Settings, *roles: str, **environment: str) -> Iterator[sub
     """Run a worker of some roles until the block ends."""
     process = start_worker(settings, EASYREMOTE_ROLES=",".join(roles), **environment)
     try:
-        await_ready(settings, *roles)
+        await_ready(settings, *roles, process=process)
         yield process
     finally:
         if process.poll() is None:
