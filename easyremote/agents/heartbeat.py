@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import psutil
 import structlog
 from mode import Service
@@ -13,6 +14,7 @@ from mode import Service
 from easyremote.agents.wake import Wake
 from easyremote.clock import now_ms
 from easyremote.errors import TopicError
+from easyremote.inference.gpu import GpuGauge
 from easyremote.topics.catalog import NODES
 from easyremote.topics.records import Heartbeat, encode
 
@@ -26,6 +28,9 @@ __all__ = ["HeartbeatService"]
 
 log = structlog.get_logger(__name__)
 
+_GPU_S = 2.0
+"""Between two looks at the GPU, s: a driver takes up to some ms, and nobody chooses a node by these figures."""
+
 
 class HeartbeatService(Service):
     """Sends this worker's heartbeats, and a tombstone when it leaves.
@@ -38,17 +43,25 @@ class HeartbeatService(Service):
         Sends them.
     ready : callable
         Returns the roles that are up.
+    gpu : GpuGauge, optional
+        Tells how the GPU is; CUDA's if unset.
     """
 
     abstract = False
 
     def __init__(
-        self, settings: Settings, producer: RecordProducer, ready: Callable[[], list[str]], **kwargs: Any
+        self,
+        settings: Settings,
+        producer: RecordProducer,
+        ready: Callable[[], list[str]],
+        gpu: GpuGauge | None = None,
+        **kwargs: Any,  # Any: mode's own options
     ) -> None:
         super().__init__(**kwargs)
         self._settings = settings
         self._producer = producer
         self._ready = ready
+        self._gpu = gpu or GpuGauge()
         self._topic = settings.namespace + NODES
         self._due = Wake()
         self._node: AINodeManager | None = None
@@ -74,6 +87,11 @@ class HeartbeatService(Service):
             self._producer.send(self._topic, encode(self._heartbeat()), key=self._settings.node_id, in_order=True)
             await self._due.wait(self._settings.heartbeat_ms / 1000)
 
+    @Service.timer(_GPU_S)
+    async def _look_at_gpu(self) -> None:
+        if self._node is not None:
+            await asyncio.to_thread(self._gpu.refresh)
+
     async def on_stop(self) -> None:
         """Leave: a record without a value."""
         try:
@@ -95,13 +113,8 @@ class HeartbeatService(Service):
         if self._node is None or self._service is None:
             return beat
         requests = self._node.stats.requests()
-        return Heartbeat(
-            node_id=beat.node_id,
-            sent_ms=beat.sent_ms,
-            roles=beat.roles,
-            ready=beat.ready,
-            cpu_percent=beat.cpu_percent,
-            memory_percent=beat.memory_percent,
+        return msgspec.structs.replace(
+            beat,
             node_type=self._node.node_type,
             pool=self._settings.pool_name,
             partitions=self._service.partitions,
@@ -114,4 +127,5 @@ class HeartbeatService(Service):
             failed_requests=int(requests["failed_requests"]),
             mean_response_s=requests["average_response_time"],
             cost_ms=self._node.stats.cost_ms(),
+            gpu=self._gpu.latest,
         )

@@ -16,6 +16,7 @@ __all__ = [
     "Cancellation",
     "ErrorBody",
     "FunctionInfo",
+    "GpuState",
     "Heartbeat",
     "Lateness",
     "ModelState",
@@ -114,6 +115,17 @@ class ModelState(Struct, frozen=True):
     """How long loading it took, s; 0: not known."""
 
 
+class GpuState(Struct, frozen=True):
+    """The GPU on which a node's models run."""
+
+    name: str
+    memory_used_bytes: int
+    """By all processes."""
+    memory_total_bytes: int
+    utilisation_percent: float | None = None
+    """None: the driver does not say."""
+
+
 class Heartbeat(Struct, frozen=True, kw_only=True):
     """Value of a record on `nodes`, keyed by `node_id`: what a worker is doing right now.
 
@@ -143,6 +155,7 @@ class Heartbeat(Struct, frozen=True, kw_only=True):
     """Learned ms per item, by function."""
     cpu_percent: float = 0.0
     memory_percent: float = 0.0
+    gpu: GpuState | None = None
 
 
 class FunctionInfo(Struct, frozen=True, kw_only=True):

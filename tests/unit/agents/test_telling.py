@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import itertools
 import threading
-from typing import Any
+from typing import Any, ClassVar
 
 from easyremote.agents.heartbeat import HeartbeatService
 from easyremote.agents.offers import OfferService
 from easyremote.errors import TopicError
 from easyremote.inference.functions import Function
+from easyremote.inference.gpu import GpuGauge
 from easyremote.inference.node import AINodeManager
 from easyremote.settings import Settings
-from easyremote.topics.records import decode_heartbeat, decode_offer
+from easyremote.topics.records import GpuState, decode_heartbeat, decode_offer
 
 SOON_S = 20
 LONG_MS = 3_600_000
@@ -77,6 +78,32 @@ def test_heartbeats_come_at_most_every_500_ms_while_nothing_changes() -> None:
         assert all(later - earlier > 0.049 for earlier, later in itertools.pairwise(times))
 
     asyncio.run(run())
+
+
+class Quiet:
+    """In a node service's place."""
+
+    partitions: ClassVar[list[int]] = [3]
+    in_flight = 0
+    hung = 0
+
+
+def test_a_nodes_heartbeats_tell_its_gpu_and_nothing_where_there_is_none() -> None:
+    state = GpuState("a card", 3 << 30, 8 << 30, 41.0)
+
+    async def run(gauge: GpuGauge) -> GpuState | None:
+        sent = Sent()
+        service = HeartbeatService(SETTINGS, sent, lambda: ["inference"], gauge)  # type: ignore[arg-type]
+        service.tell_about(AINodeManager("general"), Quiet())  # type: ignore[arg-type]
+        await asyncio.to_thread(gauge.refresh)
+        await service.start()
+        beat = decode_heartbeat((await sent.next())[1] or b"")
+        assert beat.partitions == [3]
+        await service.stop()
+        return beat.gpu
+
+    assert asyncio.run(run(GpuGauge(lambda: state))) == state
+    assert asyncio.run(run(GpuGauge(lambda: None))) is None
 
 
 def _named(name: str) -> Function:
