@@ -74,19 +74,20 @@ class Follower:
             | {
                 "group.id": f"{settings.node_id}-follower",  # asked for by the client, never joined
                 "enable.auto.commit": False,
-                # The end of a partition is told as an event: compaction and transactions leave holes before it.
+                # Compaction and transactions leave holes, so the last record may not stand right before the end: the
+                # end is told as an event too, though only where no more records come all the time.
                 "enable.partition.eof": start == "beginning",
                 "fetch.min.bytes": 1,
                 "fetch.queue.backoff.ms": 2,
                 "auto.offset.reset": "earliest",
             }
         )
+        self._behind: dict[int, int] = {}  # the partitions not read to where they ended at the start: their ends
         try:
             places = self._places(start, partitions)
         except KafkaException as error:
             self._consumer.close()
             raise BrokerUnavailable(f"{topic} cannot be read: no Kafka answers ({error})") from error
-        self._behind = set(places) if start == "beginning" else set()
         if not self._behind:
             self._caught_up.set()
         self._consumer.assign([TopicPartition(topic, number, place) for number, place in places.items()])
@@ -116,9 +117,13 @@ class Follower:
                 f"topic {self.topic} does not exist: start a worker, which creates the topics ('easyremote up')"
             )
         numbers = sorted(known.partitions) if partitions is None else partitions
-        return {number: OFFSET_BEGINNING if start == "beginning" else self._end_offset(number) for number in numbers}
+        marks = {number: self._watermarks(number) for number in numbers}
+        if start == "end":
+            return {number: high for number, (_, high) in marks.items()}
+        self._behind = {number: high for number, (low, high) in marks.items() if low < high}
+        return dict.fromkeys(numbers, OFFSET_BEGINNING)
 
-    def _end_offset(self, number: int) -> int:
+    def _watermarks(self, number: int) -> tuple[int, int]:
         deadline = monotonic_s() + _METADATA_S
         while True:
             try:
@@ -133,7 +138,7 @@ class Follower:
             else:
                 if marks is None:
                     raise BrokerUnavailable(f"{self.topic}[{number}] did not answer within {_METADATA_S:g} s")
-                return marks[1]
+                return marks
 
     def _run(self) -> None:
         try:
@@ -152,10 +157,13 @@ class Follower:
 
     def _is_record(self, message: Message) -> bool:
         error = message.error()
+        number = message.partition() or 0
         if error is None:
+            if self._behind and (message.offset() or 0) + 1 >= self._behind.get(number, 0):
+                self._behind.pop(number, None)
             return True
         if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001  # librdkafka's own codes begin so
-            self._behind.discard(message.partition() or 0)
+            self._behind.pop(number, None)
             return False
         if error.code() in (KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT):  # noqa: SLF001
             log.warning("the broker cannot be reached just now; trying on", topic=self.topic)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+import uuid
 
 import easyremote
 
 
-def _mark(journal: str, call: str) -> None:
+def note(journal: str, call: str) -> None:
     # One write with O_APPEND: lines of several processes do not mix, and outlive the process.
     line = f"{call} {os.environ['EASYREMOTE_NODE_ID']}\n".encode()
     file = os.open(journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
@@ -22,7 +23,7 @@ def _mark(journal: str, call: str) -> None:
 @easyremote.function
 def mark(journal: str, call: str, busy_ms: float = 0) -> str:
     """Write the call down, be busy for a while, return its name."""
-    _mark(journal, call)
+    note(journal, call)
     if busy_ms:
         time.sleep(busy_ms / 1000)
     return call
@@ -31,6 +32,14 @@ def mark(journal: str, call: str, busy_ms: float = 0) -> str:
 @easyremote.function
 async def mark_and_wait(journal: str, call: str, wait_ms: float) -> str:
     """Do as `mark` does, on the event loop: hundreds at once."""
-    _mark(journal, call)
+    note(journal, call)
     await asyncio.sleep(wait_ms / 1000)
     return call
+
+
+@easyremote.function
+async def stamp(journal: str, call: str, wait_ms: float) -> str:
+    """Do as `mark_and_wait` does, and return what no other run returns."""
+    note(journal, call)
+    await asyncio.sleep(wait_ms / 1000)
+    return uuid.uuid4().hex

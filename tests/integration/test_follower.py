@@ -1,0 +1,80 @@
+"""Reading a topic to where it ended, whatever it looks like there."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import pytest
+from confluent_kafka import Message, Producer
+from easyremote.settings import Settings
+from easyremote.topics.admin import TopicAdmin
+from easyremote.topics.catalog import declarations
+from easyremote.topics.follower import Follower
+
+pytestmark = pytest.mark.broker
+
+SOON_S = 5.0
+
+
+@pytest.fixture
+def nodes(settings: Settings) -> str:
+    """The topic of the heartbeats, which has one partition."""
+    TopicAdmin(settings).ensure(declarations())
+    return settings.namespace + "nodes"
+
+
+@contextmanager
+def _following(settings: Settings, topic: str) -> Iterator[tuple[Follower, list[bytes | None]]]:
+    seen: list[bytes | None] = []
+
+    def receive(messages: Sequence[Message]) -> None:
+        seen.extend(message.value() for message in messages)
+
+    follower = Follower(settings, topic, receive, start="beginning")
+    try:
+        yield follower, seen
+    finally:
+        follower.close()
+
+
+def test_an_empty_topic_is_read_to_its_end_at_once(settings: Settings, nodes: str) -> None:
+    with _following(settings, nodes) as (follower, _):
+        assert follower.caught_up
+
+
+def test_a_topic_to_which_records_come_all_the_time_is_read_to_where_it_ended(settings: Settings, nodes: str) -> None:
+    producer = Producer({"bootstrap.servers": settings.bootstrap_servers()})
+    producer.produce(nodes, b"first", key="a")
+    assert producer.flush(10) == 0
+    enough = threading.Event()
+
+    def beat() -> None:
+        # Oftener than a fetch waits (0.5 s), so that none ever finds the end.
+        while not enough.wait(0.05):
+            producer.produce(nodes, b"more", key="a")
+            producer.flush(10)
+
+    beating = threading.Thread(target=beat)
+    beating.start()
+    try:
+        with _following(settings, nodes) as (follower, seen):
+            assert follower.wait_caught_up(SOON_S)
+            assert seen[0] == b"first"
+    finally:
+        enough.set()
+        beating.join()
+
+
+def test_a_topic_that_ends_with_what_was_never_committed_is_read_to_its_end(settings: Settings, nodes: str) -> None:
+    producer = Producer({"bootstrap.servers": settings.bootstrap_servers(), "transactional.id": nodes})
+    producer.init_transactions(10)
+    for value, end in ((b"kept", producer.commit_transaction), (b"undone", producer.abort_transaction)):
+        producer.begin_transaction()
+        producer.produce(nodes, value, key="a")
+        producer.flush(10)
+        end(10)
+    with _following(settings, nodes) as (follower, seen):
+        assert follower.wait_caught_up(SOON_S)
+        assert seen == [b"kept"]
