@@ -13,6 +13,8 @@ EasyRemoteError
 │   ├── NoNodeAvailable
 │   ├── CallCancelled
 │   ├── CallTimeout
+│   ├── BlobStoreError       a large argument or result cannot be stored, or a result not fetched
+│   │   └── ClaimUnavailable
 │   └── RemoteError          the function itself raised, on the node
 ├── ModelError               a model cannot be found, loaded or run
 │   └── InvalidInput
@@ -27,10 +29,12 @@ from __future__ import annotations
 from typing import ClassVar
 
 __all__ = [
+    "BlobStoreError",
     "BrokerUnavailable",
     "CallCancelled",
     "CallError",
     "CallTimeout",
+    "ClaimUnavailable",
     "ConfigError",
     "DeadlineExceeded",
     "EasyRemoteError",
@@ -107,6 +111,16 @@ class CallTimeout(CallError):
     """The function or the model was at work for longer than its limit; it may still be, but nobody waits for it."""
 
 
+class BlobStoreError(CallError):
+    """The blob store did not take a large argument or result, or does not have a result any more."""
+
+
+class ClaimUnavailable(BlobStoreError):
+    """The node cannot get an argument from the blob store; the function has not begun."""
+
+    retriable = True
+
+
 class RemoteError(CallError):
     """The function raised on the node.
 
@@ -153,6 +167,8 @@ _CALL_ERRORS: dict[str, type[CallError]] = {
         NoNodeAvailable,
         CallCancelled,
         CallTimeout,
+        BlobStoreError,
+        ClaimUnavailable,
     )
 }
 

@@ -83,6 +83,16 @@ class Settings(BaseSettings):
     sensor_interval_s: float = Field(default=10.0, gt=0, description="between two readings of a sensor, s")
 
     max_payload_bytes: int = Field(default=1_000_000, ge=1_024, description="largest request or result, bytes")
+    blobs: str | None = Field(
+        default=None,
+        min_length=1,
+        description="the store of large arguments and results: a directory, or a URL for fsspec; unset: data_dir/blobs",
+    )
+    claim_bytes: int = Field(default=262_144, ge=1_024, description="larger arguments and results go by the store")
+    max_blob_bytes: int = Field(
+        default=64 * 1024 * 1024, ge=1_024, description="largest result, or arguments of a call, in the store"
+    )
+    blobs_kept_s: float = Field(default=86_400.0, gt=0, description="how long the store keeps what is put there, s")
     call_limit_s: float = Field(
         default=600.0, ge=0, description="how long a function or a forward pass may take, s; 0: as long as it likes"
     )

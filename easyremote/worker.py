@@ -19,6 +19,7 @@ from easyremote.agents.channel import SourceChannel
 from easyremote.agents.devices import DeviceService
 from easyremote.agents.heartbeat import HeartbeatService
 from easyremote.agents.offers import OfferService
+from easyremote.agents.retention import BlobRetention
 from easyremote.agents.retries import Retries, keep_messages
 from easyremote.agents.router import Router, decode_arrived
 from easyremote.agents.streams import Streams, decode_readings
@@ -118,6 +119,7 @@ class Worker(Service):
         if {"inference", "router"} & set(settings.roles):
             self._cancellations = await asyncio.to_thread(CancellationWatch, settings)
             await asyncio.to_thread(self._cancellations.wait_caught_up, 10.0)
+            await self._start(BlobRetention(settings))
         if "inference" in settings.roles:
             await self._start_inference(admin)
         if "router" in settings.roles:

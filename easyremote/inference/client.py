@@ -83,7 +83,8 @@ class Client:
         function : str
             Its name.
         *args, **kwargs
-            Its arguments; anything with a form in JSON, and bytes, which travel as base64.
+            Its arguments; anything with a form in JSON, and bytes, which travel as base64. One that has more than
+            `EASYREMOTE_CLAIM_BYTES` as JSON goes by the blob store, which the node must share (`EASYREMOTE_BLOBS`).
         options : CallOptions
             Timeout, target, priority and so on.
 
@@ -169,7 +170,10 @@ class AsyncClient:
         """Call a function and return the whole reply; as `Client.reply`."""
         session, loop = self._opened()
         future: asyncio.Future[Reply] = loop.create_future()
-        call_id = session.submit(function, args, kwargs, options, lambda outcome: self._wake(future, outcome))
+        arguments = session.encode(function, args, kwargs)
+        if session.has_large(arguments):
+            arguments = await asyncio.to_thread(session.check_in, function, arguments)
+        call_id = session.send(function, arguments, options, lambda outcome: self._wake(future, outcome))
         try:
             return await future
         except asyncio.CancelledError:

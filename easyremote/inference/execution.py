@@ -19,6 +19,7 @@ from easyremote.inference.queues import Fifo, Ranked
 from easyremote.inference.replies import ReplyMaker
 from easyremote.inference.running import Runner, argument_of
 from easyremote.inference.stalls import StallWatch, jobs_of
+from easyremote.topics.claims import ClaimDesk
 
 if TYPE_CHECKING:
     from easyremote.inference.node import AINodeManager
@@ -66,7 +67,9 @@ class Executor:
         self._settings = settings
         self._node = node
         self._failed = failed
-        self._runner = Runner(node, ReplyMaker(node, settings.node_id, settings.max_payload_bytes), answer, wanted)
+        self._desk = ClaimDesk(settings)
+        replies = ReplyMaker(node, settings.node_id, settings.max_payload_bytes, self._desk)
+        self._runner = Runner(node, replies, self._desk, answer, wanted)
         run_each = self._runner.run_each
         self._functions = Lane("functions", self._ranked(1, _ANY_BYTES), run_each, failed, threads=_FUNCTION_THREADS)
         self._quick = Lane("quick functions", Fifo(_QUICK_BATCH), run_each, failed)
@@ -146,8 +149,10 @@ class Executor:
             return lambda _job: None
 
         def key(job: Job) -> Hashable:
+            if job.call.claims:
+                return job.call.id  # it would have to be fetched here; what is that large may as well go alone
             try:
-                return model.batch_key(argument_of(job, self._node.registry.get(job.call.function)))
+                return model.batch_key(argument_of(job, self._node.registry.get(job.call.function), self._desk))
             except Exception:  # noqa: BLE001  # the pass will say what is wrong with this input
                 return None
 

@@ -46,3 +46,6 @@ class Outcome:
     error: BaseException | None = None
     retriable: bool = False
     poison: bool = False
+    claimed: Callable[[], Outcome] | None = None
+    """Puts a result that is too large for a record into the blob store and returns the outcome to tell instead of
+    this one; it waits for the store."""

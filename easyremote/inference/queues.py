@@ -7,6 +7,8 @@ import threading
 from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Protocol
 
+from easyremote.topics.claims import claimed_bytes
+
 if TYPE_CHECKING:
     from easyremote.inference.batcher import Batcher
     from easyremote.inference.jobs import Job
@@ -107,7 +109,7 @@ class Ranked:
     def put(self, job: Job) -> bool:
         """Add a job."""
         call = job.call
-        size = sum(memoryview(one).nbytes for one in (*call.args, *call.kwargs.values()))
+        size = claimed_bytes(call) + sum(memoryview(one).nbytes for one in (*call.args, *call.kwargs.values()))
         key = job.call.id if job.alone else self._key(job)
         with self._changed:
             if self._closed:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import structlog
+from msgspec import UNSET, structs
 
 from easyremote.clock import wall_ms
 from easyremote.errors import EasyRemoteError, PayloadTooLarge, RemoteError
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from easyremote.inference.functions import Function
     from easyremote.inference.jobs import Job
     from easyremote.inference.node import AINodeManager
+    from easyremote.topics.claims import ClaimDesk
 
 __all__ = ["ReplyMaker"]
 
@@ -35,12 +37,15 @@ class ReplyMaker:
         Named in the replies.
     max_payload_bytes : int
         Largest reply, bytes.
+    desk : ClaimDesk
+        Takes larger results, for callers that can fetch them.
     """
 
-    def __init__(self, node: AINodeManager, node_id: str, max_payload_bytes: int) -> None:
+    def __init__(self, node: AINodeManager, node_id: str, max_payload_bytes: int, desk: ClaimDesk) -> None:
         self._node = node
         self._node_id = node_id
         self._max_payload_bytes = max_payload_bytes
+        self._desk = desk
 
     def success(self, job: Job, function: Function, result: Any, shared_by: int = 1) -> Outcome:
         """Return the outcome of a call that has a result, if it can be sent; `shared_by` calls took its time."""
@@ -58,11 +63,24 @@ class ReplyMaker:
             timings_ms=timings,
         )
         try:
-            value = self.encoded(reply, "result", function.name)
+            value = _json(reply)
+            if job.call.claim_result and self._desk.is_large(value):
+                return Outcome(b"", claimed=lambda: self._claimed(job, reply, shared_by))
+            self._refuse_large(value, "result", function.name)
         except EasyRemoteError as error:
             return self.failure(job, error)
         self._node.stats.record(function.name, timings.executed / 1000 / shared_by, ok=True)
         return Outcome(value)
+
+    def _claimed(self, job: Job, reply: Reply, shared_by: int) -> Outcome:
+        try:
+            blob = self._desk.put(_json(reply.result), f"result of {reply.function}")
+        except EasyRemoteError as error:
+            return self.failure(job, error)
+        self._node.stats.record(job.call.function, reply.timings_ms.executed / 1000 / shared_by, ok=True)
+        return Outcome(
+            self.encoded(structs.replace(reply, result=UNSET, result_claim=blob), "reply", job.call.function)
+        )
 
     def failure(self, job: Job, error: BaseException) -> Outcome:
         """Return the outcome of a call that has none but an error."""
@@ -94,16 +112,23 @@ class ReplyMaker:
         PayloadTooLarge
             If it is larger than the limit.
         """
-        try:
-            encoded = encode_reply(value)
-        except (TypeError, ValueError, msgspec.MsgspecError, RecursionError) as error:
-            raise RemoteError(str(error), type="UnencodableResult") from error
+        encoded = _json(value)
+        self._refuse_large(encoded, what, function)
+        return encoded
+
+    def _refuse_large(self, encoded: bytes, what: str, function: str) -> None:
         if len(encoded) > self._max_payload_bytes:
             raise PayloadTooLarge(
                 f"the {what} of {function} has {len(encoded)} bytes, the limit is {self._max_payload_bytes} bytes "
                 "(EASYREMOTE_MAX_PAYLOAD_BYTES)"
             )
-        return encoded
+
+
+def _json(value: Any) -> bytes:  # Any: whatever a function returned
+    try:
+        return encode_reply(value)
+    except (TypeError, ValueError, msgspec.MsgspecError, RecursionError) as error:
+        raise RemoteError(str(error), type="UnencodableResult") from error
 
 
 def _timings(job: Job) -> TimingsMs:

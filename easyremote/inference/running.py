@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from easyremote.inference.jobs import Job, Outcome
     from easyremote.inference.lanes import Hand
     from easyremote.inference.node import AINodeManager
+    from easyremote.topics.claims import ClaimDesk
 
 __all__ = ["Runner"]
 
@@ -37,6 +38,8 @@ class Runner:
         The functions.
     replies : ReplyMaker
         Makes the outcomes.
+    desk : ClaimDesk
+        Gives large arguments.
     answer : callable
         `(job, outcome)`: takes every job's outcome.
     wanted : callable
@@ -47,6 +50,7 @@ class Runner:
         self,
         node: AINodeManager,
         replies: ReplyMaker,
+        desk: ClaimDesk,
         answer: Callable[[Job, Outcome], None],
         wanted: Callable[[Job], bool],
     ) -> None:
@@ -57,6 +61,7 @@ class Runner:
         """The jobs whose coroutines run on the event loop, each with when its step began, by the monotonic clock."""
         self._node = node
         self._replies = replies
+        self._desk = desk
         self._answer = answer
         self._wanted = wanted
 
@@ -79,10 +84,18 @@ class Runner:
                 hand.doing = group
             self._run_group(name, group)
 
-    def succeed(self, job: Job, function: Function, result: Any, shared_by: int = 1) -> None:
-        """Tell a job's result, unless its outcome is told."""
-        if self._ends(job):
-            self._answer(job, self._replies.success(job, function, result, shared_by))
+    def succeed(self, job: Job, function: Function, result: Any, shared_by: int = 1, *, on_loop: bool = False) -> None:
+        """Tell a job's result, unless its outcome is told; `on_loop` must not wait for the blob store."""
+        if not self._ends(job):
+            return
+        outcome = self._replies.success(job, function, result, shared_by)
+        claimed = outcome.claimed
+        if claimed is None:
+            self._answer(job, outcome)
+        elif on_loop and self.loop is not None:
+            self.loop.run_in_executor(None, lambda: self._answer(job, claimed()))
+        else:
+            self._answer(job, claimed())
 
     def fail(self, job: Job, error: BaseException, *, poison: bool = False) -> None:
         """Tell why a job has no result, unless its outcome is told; `poison` made a pass fail for others too."""
@@ -151,7 +164,8 @@ class Runner:
     def _run(self, job: Job) -> None:
         try:
             function = self._node.registry.get(job.call.function)
-            args, kwargs = function.arguments(job.call.args, job.call.kwargs)
+            given = self._desk.redeem(job.call)
+            args, kwargs = function.arguments(given.args, given.kwargs)
             if function.is_async and self.loop is not None:
                 self.run_on_loop(
                     job, function.call(*args, **kwargs), lambda done: self._ended_on_loop(job, function, done)
@@ -171,7 +185,7 @@ class Runner:
         except BaseException as error:  # noqa: BLE001  # as above
             self.fail(job, error)
         else:
-            self.succeed(job, function, result)
+            self.succeed(job, function, result, on_loop=True)
 
     def _run_group(self, name: str, group: list[Job]) -> None:
         jobs, arguments = [], []
@@ -183,7 +197,7 @@ class Runner:
             return
         for job in group:
             try:
-                arguments.append(argument_of(job, function))
+                arguments.append(argument_of(job, function, self._desk))
                 jobs.append(job)
             except CallError as error:
                 self.fail(job, error)
@@ -199,15 +213,18 @@ class Runner:
                 self.succeed(job, function, result, shared_by=len(jobs))
 
 
-def argument_of(job: Job, function: Function) -> Any:  # Any: as the function takes it
-    """Return the first argument of a job, decoded once.
+def argument_of(job: Job, function: Function, desk: ClaimDesk) -> Any:  # Any: as the function takes it
+    """Return the first argument of a job, decoded once; it waits for the blob store if the job has claims.
 
     Raises
     ------
     InvalidArguments
         If the function does not take the job's arguments.
+    PayloadTooLarge, ClaimUnavailable
+        If one that is in the store is too large, or not to be had.
     """
     if job.argument is None:
-        args, kwargs = function.arguments(job.call.args, job.call.kwargs)
+        given = desk.redeem(job.call)
+        args, kwargs = function.arguments(given.args, given.kwargs)
         job.argument = args[0] if args else next(iter(kwargs.values()))
     return job.argument

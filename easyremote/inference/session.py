@@ -5,21 +5,23 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
-from msgspec import Raw
+from msgspec import UNSET, Raw, structs
 
 from easyremote.clock import wall_ms
 from easyremote.errors import CallError, DeadlineExceeded, EasyRemoteError, PayloadTooLarge
 from easyremote.inference.nodes import NodeWatch
 from easyremote.settings import Strategy
 from easyremote.topics.catalog import CANCELLATIONS, REPLIES, REQUESTS, declarations, inference_topic
+from easyremote.topics.claims import Arguments, ClaimDesk
 from easyremote.topics.follower import Follower
 from easyremote.topics.producer import RecordProducer, delivery_error
-from easyremote.topics.records import Cancellation, Reply, Request, decode_reply, encode
+from easyremote.topics.records import Blob, Cancellation, Reply, Request, decode_reply, encode
 from easyremote.topics.replying import encode_reply
 from easyremote.topics.wire import CORRELATION_ID, IN_FLIGHT, REPLY_PARTITION, REPLY_TOPIC, headers_of, uuid7
 
@@ -34,6 +36,7 @@ Ended = Callable[[Reply | EasyRemoteError], None]
 
 _CAUGHT_UP_S = 10.0
 _SWEEP_S = 0.1
+_FETCHERS = 4
 _LAST_WORD_S = 1.5
 """A call without a node waits in a delay topic and is told so up to its delay after the deadline."""
 
@@ -87,6 +90,9 @@ class Session:
         # Several threads use it, each operation as one: `setdefault`, `pop` and `copy` are atomic.
         self._waiting: dict[bytes, _Waiting] = {}
         self._closed = threading.Event()
+        self._desk = ClaimDesk(settings)
+        # Large results are fetched aside, so that other calls' replies need not wait for the store.
+        self._fetchers = ThreadPoolExecutor(_FETCHERS, "large results")
         count = next(topic.partitions for topic in declarations() if topic.name == REPLIES)
         # Clients that share a partition skip each other's replies by their ids.
         partition = random.randrange(count)  # noqa: S311  # spreads load, guards nothing
@@ -108,10 +114,42 @@ class Session:
     def submit(
         self, function: str, args: Sequence[Any], kwargs: dict[str, Any], options: CallOptions, ended: Ended
     ) -> str:
-        """Send a call and return its id; `ended` gets its reply, or why there is none, once and on another thread."""
+        """Send a call and return its id; `ended` gets its reply, or why there is none, once and on another thread.
+
+        It waits for the blob store if an argument is large.
+        """
+        return self.send(function, self.check_in(function, self.encode(function, args, kwargs)), options, ended)
+
+    @staticmethod
+    def encode(function: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Arguments:
+        """Return a call's arguments as JSON.
+
+        Raises
+        ------
+        CallError
+            If one has no form in JSON.
+        """
+        try:
+            return Arguments(
+                [Raw(encode_reply(one)) for one in args],
+                {name: Raw(encode_reply(one)) for name, one in kwargs.items()},
+            )
+        except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
+            raise CallError(f"an argument of {function} has no form in JSON: {error}") from error
+
+    def has_large(self, arguments: Arguments) -> bool:
+        """Say whether `check_in` will wait for the blob store."""
+        return self._desk.has_large(arguments)
+
+    def check_in(self, function: str, arguments: Arguments) -> Arguments:
+        """Put large arguments into the blob store; what `send` takes is returned."""
+        return self._desk.check_in(function, arguments) if self._desk.has_large(arguments) else arguments
+
+    def send(self, function: str, arguments: Arguments, options: CallOptions, ended: Ended) -> str:
+        """Do as `submit` does with arguments that have gone through `encode` and `check_in`; it waits for nothing."""
         call_id = options.id or uuid7(time.time_ns() // 1_000_000)
         correlation_id = call_id.encode()
-        value = self._encode(call_id, function, args, kwargs, options)
+        value = self._value(call_id, function, arguments, options)
         topic, partition, node_id = self._route(function, options)
         deadline = time.monotonic() + options.timeout_s + _LAST_WORD_S
         waiting = _Waiting(ended, deadline, function, node_id, wall_ms())
@@ -163,28 +201,26 @@ class Session:
         if self._nodes is not None:
             self._nodes.close()
         self._producer.close()
+        self._fetchers.shutdown(cancel_futures=True)
         self._sweeper.join()
         for correlation_id in list(self._waiting):
             self._end(correlation_id, CallError("the client was closed before the reply came"))
 
-    def _encode(
-        self, call_id: str, function: str, args: Sequence[Any], kwargs: dict[str, Any], options: CallOptions
-    ) -> bytes:
-        try:
-            request = Request(
-                function=function,
-                args=[Raw(encode_reply(one)) for one in args],
-                kwargs={name: Raw(encode_reply(one)) for name, one in kwargs.items()},
-                id=call_id,
-                target=options.target,
-                affinity_key=options.affinity_key,
-                strategy=options.strategy,
-                model=options.model,
-                priority=options.priority,
-                timeout_s=options.timeout_s,
-            )
-        except (TypeError, msgspec.MsgspecError) as error:
-            raise CallError(f"an argument of {function} has no form in JSON: {error}") from error
+    def _value(self, call_id: str, function: str, arguments: Arguments, options: CallOptions) -> bytes:
+        request = Request(
+            function=function,
+            args=arguments.args,
+            kwargs=arguments.kwargs,
+            id=call_id,
+            target=options.target,
+            affinity_key=options.affinity_key,
+            strategy=options.strategy,
+            model=options.model,
+            priority=options.priority,
+            timeout_s=options.timeout_s,
+            claims=arguments.claims,
+            claim_result=self._settings.claim_bytes < self._settings.max_payload_bytes,
+        )
         value = encode(request)
         if len(value) > self._settings.max_payload_bytes:
             raise PayloadTooLarge(
@@ -209,11 +245,27 @@ class Session:
             correlation_id = headers.get(CORRELATION_ID)
             if correlation_id is None or correlation_id not in self._waiting:
                 continue  # another client's, or the second reply of a call that was done twice
+            in_flight = headers.get(IN_FLIGHT)
             try:
-                reply: Reply | EasyRemoteError = decode_reply(message.value() or b"")
+                reply = decode_reply(message.value() or b"")
             except msgspec.MsgspecError as error:
-                reply = CallError(f"the reply cannot be read: {error}")
-            self._end(correlation_id, reply, headers.get(IN_FLIGHT))
+                self._end(correlation_id, CallError(f"the reply cannot be read: {error}"), in_flight)
+                continue
+            if isinstance(reply.result_claim, Blob):
+                self._fetchers.submit(self._end_large, correlation_id, reply, reply.result_claim, in_flight)
+            else:
+                self._end(correlation_id, reply, in_flight)
+
+    def _end_large(self, correlation_id: bytes, reply: Reply, blob: Blob, in_flight: bytes | None) -> None:
+        outcome: Reply | EasyRemoteError
+        try:
+            result = msgspec.json.decode(self._desk.get(blob, f"result of {reply.function}"))
+            outcome = structs.replace(reply, result=result, result_claim=UNSET)
+        except EasyRemoteError as error:
+            outcome = error
+        except msgspec.MsgspecError as error:
+            outcome = CallError(f"the result cannot be read: {error}")
+        self._end(correlation_id, outcome, in_flight)
 
     def _end(self, correlation_id: bytes, outcome: Reply | EasyRemoteError, in_flight: bytes | None = None) -> None:
         waiting = self._forget(correlation_id, outcome, in_flight)

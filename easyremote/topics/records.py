@@ -13,7 +13,9 @@ from easyremote.settings import Strategy
 __all__ = [
     "Aggregate",
     "Alert",
+    "Blob",
     "Cancellation",
+    "Claim",
     "ErrorBody",
     "FunctionInfo",
     "GpuState",
@@ -39,6 +41,19 @@ Name = Annotated[str, Meta(min_length=1)]
 Priority = Literal["high", "normal", "low"]
 
 
+class Blob(Struct, frozen=True, forbid_unknown_fields=True):
+    """What is put into the blob store: it is known by its content, so no record can say where it is."""
+
+    sha256: Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
+    bytes: Annotated[int, Meta(ge=0)]
+
+
+class Claim(Blob, frozen=True, forbid_unknown_fields=True):
+    """An argument whose JSON is in the blob store: the one of this position or name."""
+
+    arg: Annotated[int, Meta(ge=0)] | str
+
+
 class Request(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Value of a record on `requests`; only `function` is required.
 
@@ -58,12 +73,19 @@ class Request(Struct, frozen=True, kw_only=True, omit_defaults=True):
     deadline_ms: int | None = None
     timeout_s: float | None = None
     stream: bool = False
+    claims: list[Claim] = []
+    """The arguments that are in the blob store; `null` stands in `args` or `kwargs` for each."""
+    claim_result: bool = False
+    """Whether the caller takes a large result from the blob store."""
 
     def __post_init__(self) -> None:
         if not self.function:
             raise ValueError("`function` is empty")
         if self.timeout_s is not None and not (math.isfinite(self.timeout_s) and self.timeout_s >= 0):
             raise ValueError(f"`timeout_s` is {self.timeout_s} s, not a time of 0 s or more")
+        for claim in self.claims:
+            if isinstance(claim.arg, int) and claim.arg >= len(self.args):
+                raise ValueError(f"`claims` names argument {claim.arg}, `args` has {len(self.args)}")
 
 
 class ErrorBody(Struct, frozen=True):
@@ -85,12 +107,14 @@ class TimingsMs(Struct, frozen=True):
 
 
 class Reply(Struct, frozen=True, kw_only=True):
-    """Value of a record on a reply topic; has `result` if `status` is `ok`, `error` if it is `error`."""
+    """Value of a record on a reply topic; has `result` or `result_claim` if `status` is `ok`, else `error`."""
 
     id: str
     function: str | None
     status: Literal["ok", "error"]
     result: Any = UNSET  # Any: whatever the function returned, as JSON
+    result_claim: Blob | UnsetType = UNSET
+    """Where the result is in the blob store, only for a caller that said `claim_result`."""
     error: ErrorBody | UnsetType = UNSET
     node_id: str
     model: str | None

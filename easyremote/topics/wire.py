@@ -17,7 +17,7 @@ from msgspec import Raw, Struct
 
 from easyremote.errors import MalformedRequest
 from easyremote.topics.catalog import REPLIES
-from easyremote.topics.records import Priority, Request, decode_request
+from easyremote.topics.records import Claim, Priority, Request, decode_request
 
 if TYPE_CHECKING:
     from confluent_kafka import Message
@@ -92,6 +92,8 @@ class Call(Struct, frozen=True, kw_only=True):
     priority: Priority
     deadline_ms: int | None
     stream: bool
+    claims: list[Claim]
+    claim_result: bool
     attempt: int
     avoid: str | None
     """The node on which the last attempt failed."""
@@ -282,6 +284,8 @@ def _joined(request: Request, given: dict[str, bytes], origin: Origin, namespace
         priority=request.priority,
         deadline_ms=deadline_ms,
         stream=request.stream,
+        claims=request.claims,
+        claim_result=request.claim_result,
         attempt=int(attempt) if attempt is not None else 1,
         avoid=avoid.decode() if avoid is not None else None,
         sent_ms=sent_ms,

@@ -1,0 +1,249 @@
+"""Where large arguments and results lie: a directory, or whatever fsspec can reach, such as S3.
+
+A blob's key is the SHA-256 of its content, so the same content is one blob and a key can name nothing but a blob.
+Where the store is, only this process's own settings say.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from easyremote.errors import ConfigError
+
+if TYPE_CHECKING:
+    from easyremote.settings import Settings
+
+__all__ = ["BlobStore", "DirectoryStore", "FsspecStore", "open_store"]
+
+_KEY = re.compile(r"[0-9a-f]{64}")
+_UNFINISHED = ".part"
+_FILE_URL = "file://"
+_OBJECTS = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "oss", "memory"})
+"""Protocols whose objects appear whole or not at all; others are file systems, where a blob is written and renamed."""
+
+
+class BlobStore(Protocol):
+    """Keeps content by its key; used by several threads and processes at once.
+
+    What goes wrong is an `OSError`, and a blob that is not there a `FileNotFoundError`.
+    """
+
+    place: str
+    """Where it is, for people; without credentials."""
+
+    def put(self, key: str, content: bytes) -> None:
+        """Keep content, all of it or nothing; what is there already is as new again."""
+        ...
+
+    def get(self, key: str, most_bytes: int) -> bytes:
+        """Return a blob, or its beginning of so many bytes."""
+        ...
+
+    def expired(self, before_s: float) -> Iterator[str]:
+        """Yield the keys of the blobs that were last put before a time, s since the epoch."""
+        ...
+
+    def remove(self, key: str, before_s: float) -> bool:
+        """Remove a blob unless it was put again since; say whether it was removed."""
+        ...
+
+
+def open_store(settings: Settings) -> BlobStore:
+    """Return the store of these settings; nothing is created yet.
+
+    Raises
+    ------
+    ConfigError
+        If EASYREMOTE_BLOBS is a URL that fsspec cannot open here.
+    """
+    folder = f"{settings.namespace}calls"
+    where = settings.blobs
+    if where is None:
+        return DirectoryStore(settings.data_dir / "blobs" / folder)
+    if "://" in where and not where.startswith(_FILE_URL):
+        return FsspecStore(where, folder)
+    return DirectoryStore(Path(where.removeprefix(_FILE_URL)).expanduser() / folder)
+
+
+def _checked(key: str) -> str:
+    if _KEY.fullmatch(key) is None:
+        raise ValueError(f"{key!r} is no key of a blob: it is a SHA-256 in 64 lower-case hexadecimal digits")
+    return key
+
+
+class DirectoryStore:
+    """A store in a directory, which several machines may share.
+
+    Parameters
+    ----------
+    root : Path
+        The directory; made when the first blob comes.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self.place = str(root)
+
+    def put(self, key: str, content: bytes) -> None:
+        """Write beside and rename, so that nobody ever reads half of it."""
+        path = self._path(key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_name(f"{key}.{uuid.uuid4().hex}{_UNFINISHED}")
+        try:
+            unfinished.write_bytes(content)
+            unfinished.replace(path)
+        except OSError:
+            unfinished.unlink(missing_ok=True)
+            raise
+
+    def get(self, key: str, most_bytes: int) -> bytes:
+        """Read a blob."""
+        with self._path(key).open("rb") as file:
+            return file.read(most_bytes)
+
+    def expired(self, before_s: float) -> Iterator[str]:
+        """Yield old keys by the files' times; what a writer that died left unfinished is removed on the way."""
+        for folder, _, names in os.walk(self._root):
+            for name in names:
+                path = Path(folder, name)
+                if not self._is_older(path, before_s):
+                    continue
+                if _KEY.fullmatch(name):
+                    yield name
+                elif name.endswith(_UNFINISHED) and _KEY.match(name):
+                    path.unlink(missing_ok=True)
+
+    def remove(self, key: str, before_s: float) -> bool:
+        """Remove a file; one that is put again at the very moment stays."""
+        path = self._path(key)
+        # Out of the way first: a file that is renamed to this name meanwhile is another one.
+        aside = path.with_name(f"{key}.{uuid.uuid4().hex}{_UNFINISHED}")
+        try:
+            path.rename(aside)
+        except FileNotFoundError:
+            return False  # another sweep was quicker
+        if not self._is_older(aside, before_s):
+            aside.rename(path)
+            return False
+        aside.unlink(missing_ok=True)
+        return True
+
+    def _path(self, key: str) -> Path:
+        return self._root / _checked(key)[:2] / key
+
+    @staticmethod
+    def _is_older(path: Path, before_s: float) -> bool:
+        try:
+            return path.stat().st_mtime < before_s
+        except FileNotFoundError:
+            return False
+
+
+class FsspecStore:
+    """A store at a URL of fsspec: `s3://bucket/prefix` and many more; credentials are its protocol's own affair.
+
+    Parameters
+    ----------
+    url : str
+        Where.
+    folder : str
+        Below it.
+
+    Raises
+    ------
+    ConfigError
+        If fsspec or the protocol's package is not installed, or the URL is none.
+    """
+
+    def __init__(self, url: str, folder: str) -> None:
+        self.place = re.sub(r"//[^/@]*@", "//", f"{url.rstrip('/')}/{folder}")
+        try:
+            fsspec: Any = importlib.import_module("fsspec.core")  # Any: its types leave everything open
+            # Listings must be asked for each time: other processes put and remove.
+            self._files, path = fsspec.url_to_fs(url, use_listings_cache=False)
+        except (ImportError, ValueError, TypeError, OSError) as error:
+            raise ConfigError(
+                f"EASYREMOTE_BLOBS={self.place} cannot be opened: {error}; pip install 'easyremote-kafka[blobs]' "
+                "brings fsspec and S3"
+            ) from error
+        self._root = f"{path.rstrip('/')}/{folder}"
+        self._has_objects = url.partition("://")[0] in _OBJECTS
+
+    def put(self, key: str, content: bytes) -> None:
+        """Write an object, or a file beside and rename it; what the URL names must be there."""
+        path = self._path(key)
+        with _os_errors():
+            if self._has_objects:
+                self._files.pipe_file(path, content)
+                return
+            for folder in (self._root, path.rpartition("/")[0]):
+                with suppress(FileExistsError):
+                    self._files.mkdir(folder, create_parents=False)
+            unfinished = f"{path}.{uuid.uuid4().hex}{_UNFINISHED}"
+            try:
+                self._files.pipe_file(unfinished, content)
+                self._files.mv(unfinished, path)
+            except Exception:
+                with suppress(Exception):  # what went wrong first is told
+                    self._files.rm_file(unfinished)
+                raise
+
+    def get(self, key: str, most_bytes: int) -> bytes:
+        """Read an object."""
+        path = self._path(key)
+        with _os_errors():
+            return bytes(self._files.cat_file(path, start=0, end=most_bytes))
+
+    def expired(self, before_s: float) -> Iterator[str]:
+        """Yield old keys by the objects' times; what a writer that died left unfinished is removed on the way."""
+        with _os_errors():
+            found = list(self._files.find(self._root))
+        for path in found:
+            name = path.rpartition("/")[2]
+            if _KEY.match(name) is None or not self._is_older(path, before_s):
+                continue
+            if _KEY.fullmatch(name):
+                yield name
+            elif name.endswith(_UNFINISHED):
+                with _os_errors(), suppress(FileNotFoundError):
+                    self._files.rm_file(path)
+
+    def remove(self, key: str, before_s: float) -> bool:
+        """Remove an object unless it has just been put again."""
+        path = self._path(key)
+        if not self._is_older(path, before_s):
+            return False
+        try:
+            with _os_errors():
+                self._files.rm_file(path)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def _path(self, key: str) -> str:
+        return f"{self._root}/{_checked(key)[:2]}/{key}"
+
+    def _is_older(self, path: str, before_s: float) -> bool:
+        try:
+            with _os_errors():
+                return bool(self._files.modified(path).timestamp() < before_s)
+        except FileNotFoundError:
+            return False
+
+
+@contextmanager
+def _os_errors() -> Iterator[None]:
+    # Each protocol's package raises what it likes.
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        raise OSError(f"{type(error).__name__}: {error}") from error
