@@ -11,6 +11,11 @@ import pytest
 from easyremote.deploy.broker import EmbeddedBroker
 from easyremote.deploy.jars import KAFKA_VERSION
 from easyremote.settings import Settings, user_data_dir
+from hypothesis import settings as properties
+
+# A property holds however busy the machine is.
+properties.register_profile("untimed", deadline=None)
+properties.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")
