@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
+import threading
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -99,15 +99,24 @@ class BlobRetention(Service):
         super().__init__(**kwargs)
         self._settings = settings
         self._store = open_store(settings)
+        self._closing = threading.Event()
         self._between_s = min(_MOST_BETWEEN_S, settings.blobs_kept_s / 2)
 
-    @Service.task
-    async def _keep_sweeping(self) -> None:
+    async def on_start(self) -> None:
+        """Begin."""
+        # Of the loop's own executor a worker would wait for the end of a sweep before it ends itself.
+        threading.Thread(target=self._keep_sweeping, name="blob retention", daemon=True).start()
+
+    async def on_stop(self) -> None:
+        """Begin no other sweep."""
+        self._closing.set()
+
+    def _keep_sweeping(self) -> None:
         # Workers that started together need not sweep together.
-        await self.sleep(self._between_s * random.uniform(0.5, 1.0))  # noqa: S311  # spreads load
-        while not self.should_stop:
-            await asyncio.to_thread(self._sweep)
-            await self.sleep(self._between_s)
+        wait_s = self._between_s * random.uniform(0.5, 1.0)  # noqa: S311  # spreads load
+        while not self._closing.wait(wait_s):
+            self._sweep()
+            wait_s = self._between_s
 
     def _sweep(self) -> None:
         before_s = time.time() - self._settings.blobs_kept_s

@@ -130,12 +130,12 @@ class Session:
             If one has no form in JSON.
         """
         try:
-            return Arguments(
-                [Raw(encode_reply(one)) for one in args],
-                {name: Raw(encode_reply(one)) for name, one in kwargs.items()},
-            )
+            given = [encode_reply(one) for one in args]
+            named = {name: encode_reply(one) for name, one in kwargs.items()}
         except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
             raise CallError(f"an argument of {function} has no form in JSON: {error}") from error
+        size = sum(map(len, given)) + sum(map(len, named.values()))
+        return Arguments(list(map(Raw, given)), {name: Raw(one) for name, one in named.items()}, size=size)
 
     def has_large(self, arguments: Arguments) -> bool:
         """Say whether `check_in` will wait for the blob store."""
@@ -219,7 +219,7 @@ class Session:
             priority=options.priority,
             timeout_s=options.timeout_s,
             claims=arguments.claims,
-            claim_result=self._settings.claim_bytes < self._settings.max_payload_bytes,
+            claim_result=self._desk.is_used,
         )
         value = encode(request)
         if len(value) > self._settings.max_payload_bytes:

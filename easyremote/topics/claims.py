@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Arguments", "ClaimDesk", "claimed_bytes"]
 
+_UNKNOWN_BYTES = 1 << 62
 _NULL = Raw(b"null")
 
 
@@ -31,6 +32,8 @@ class Arguments(Struct, frozen=True):
     args: list[Raw]
     kwargs: dict[str, Raw]
     claims: list[Claim] = []
+    size: int = _UNKNOWN_BYTES
+    """Bytes of all of them together, if known: most calls need no look at each."""
 
 
 def claimed_bytes(call: Call) -> int:
@@ -60,6 +63,8 @@ class ClaimDesk:
         self._store = store or open_store(settings)
         self._claim_bytes = settings.claim_bytes
         self._max_bytes = settings.max_blob_bytes
+        self.is_used = settings.claim_bytes < settings.max_payload_bytes
+        """Whether anything can go by the store: what fits into a record does not have to."""
 
     def is_large(self, encoded: bytes | Raw) -> bool:
         """Say whether JSON goes by the store."""
@@ -68,7 +73,9 @@ class ClaimDesk:
     def has_large(self, arguments: Arguments) -> bool:
         """Say whether one of the arguments goes by the store."""
         limit = self._claim_bytes
-        return any(memoryview(one).nbytes > limit for one in (*arguments.args, *arguments.kwargs.values()))
+        return arguments.size > limit and any(
+            memoryview(one).nbytes > limit for one in (*arguments.args, *arguments.kwargs.values())
+        )
 
     def check_in(self, function: str, arguments: Arguments) -> Arguments:
         """Put the large ones of a function's arguments into the store and return what the record says instead.

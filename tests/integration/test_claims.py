@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import io
 import json
 import threading
 import time
@@ -81,6 +82,19 @@ def test_a_plain_producer_claims_by_hash_and_gets_a_result_that_fits_in_its_reco
     with tail(worker, "replies") as replies:
         (message,) = replies.wait_for(bool)
     assert json.loads(message.value() or b"")["result"] == LARGE[:300_000]
+
+
+@pytest.mark.models
+def test_a_large_picture_is_classified(prepared: Settings) -> None:
+    image = pytest.importorskip("PIL.Image", reason="the extra 'inference'")
+    data = pytest.importorskip("skimage.data", reason="the photographs are scikit-image's")
+    out = io.BytesIO()
+    image.fromarray(data.coffee()).resize((1200, 800)).save(out, "PNG")
+    models = "easyremote.inference.models.images:EfficientNetLite0Model"
+    assert len(out.getvalue()) > 1_000_000  # no record would take it
+    with running(prepared, "router", "inference", EASYREMOTE_MODELS=models), Client(prepared) as client:
+        answer = client.call("image_classification", out.getvalue(), options=CallOptions(timeout_s=60))
+    assert answer["result"][0]["class_name"] == "espresso"
 
 
 def test_above_the_limit_it_is_refused_with_size_and_limit_on_either_side(prepared: Settings) -> None:

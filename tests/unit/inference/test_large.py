@@ -31,11 +31,15 @@ class Lengths(BaseAIModel):
     name: ClassVar[str] = "lengths"
     function: ClassVar[str] = "lengths"
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[int] = []
+
     def load_model(self) -> Any:
         return len
 
     def batch_key(self, input: Any) -> int:
-        assert len(input) < 1_000  # it must not be asked about what would have to be fetched
+        self.asked.append(len(input))
         return 0
 
     def preprocess(self, input: Any) -> Any:
@@ -57,6 +61,7 @@ def repeat(text: str) -> str:
 
 
 async def echo_async(text: str) -> str:
+    await asyncio.sleep(0.05)  # so that it ends on the loop
     return text
 
 
@@ -65,8 +70,9 @@ class Bench:
         self.settings = Settings(kafka="none:1", node_id="node", data_dir=data_dir, claim_bytes=1_024)
         self.desk = ClaimDesk(self.settings)
         self.outcomes: queue.SimpleQueue[tuple[str, Outcome]] = queue.SimpleQueue()
+        self.lengths = Lengths()
         functions = [Function(one.__name__, one) for one in (echo, repeat, echo_async)]
-        node = AINodeManager("general", [Lengths()], functions)
+        node = AINodeManager("general", [self.lengths], functions)
         self.executor = Executor(
             self.settings,
             node,
@@ -123,6 +129,7 @@ def test_a_caller_that_does_not_know_claims_gets_its_result_in_the_record(bench:
 def test_a_model_computes_a_large_argument(bench: Bench) -> None:
     assert decode_reply(bench.run("lengths", LARGE)[1].reply).result["result"] == len(LARGE)
     assert decode_reply(bench.run("lengths", "small")[1].reply).result["result"] == 5
+    assert bench.lengths.asked == [5]  # the other one would have had to be fetched where calls come in
 
 
 def test_a_result_that_the_store_does_not_take_is_an_error_and_not_run_again(

@@ -127,9 +127,23 @@ def test_a_record_cannot_make_a_node_fetch_more_than_the_limit(desk: ClaimDesk, 
     with pytest.raises(PayloadTooLarge, match="68000000 bytes"):
         desk.redeem(_raw({"function": "f", "claims": [claim] * 68}))
     key = hashlib.sha256(b"2").hexdigest()
-    DirectoryStore(folder).put(key, b"2" * 5_000_000)  # larger than the claim says
+    store = Noting(folder)
+    store.put(key, b"2" * 5_000_000)  # larger than the claim says
     with pytest.raises(ClaimUnavailable, match="more than 1 bytes"):
-        desk.redeem(_raw({"function": "f", "claims": [{"arg": "a", "sha256": key, "bytes": 1}]}))
+        ClaimDesk(_settings(), store).redeem(
+            _raw({"function": "f", "claims": [{"arg": "a", "sha256": key, "bytes": 1}]})
+        )
+    assert store.asked == [2]
+
+
+class Noting(DirectoryStore):
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.asked: list[int] = []
+
+    def get(self, key: str, most_bytes: int) -> bytes:
+        self.asked.append(most_bytes)
+        return super().get(key, most_bytes)
 
 
 class Full(DirectoryStore):
