@@ -25,6 +25,7 @@ from easyremote.agents.router import Router, decode_arrived
 from easyremote.agents.streams import Streams, decode_readings
 from easyremote.edge import EdgeDevice, SimulatedSensors
 from easyremote.errors import ConfigError
+from easyremote.inference.answers import AnswerWatch
 from easyremote.inference.cancellations import CancellationWatch
 from easyremote.inference.functions import registered
 from easyremote.inference.models import models_of
@@ -37,7 +38,8 @@ from easyremote.topics.admin import TopicAdmin
 from easyremote.topics.catalog import READINGS, REQUESTS, RETRIES, declarations
 from easyremote.topics.connection import faust_broker_url, faust_credentials
 from easyremote.topics.producer import RecordProducer
-from easyremote.topics.source import CALLS, STREAMS, BatchSource, Profile, SourceEvent, to_loop
+from easyremote.topics.profiles import CALLS, STREAMS, Profile
+from easyremote.topics.source import BatchSource, SourceEvent, to_loop
 
 __all__ = ["Worker", "build_app"]
 
@@ -102,6 +104,7 @@ class Worker(Service):
         self._ready: set[str] = set()
         self._nodes: NodeWatch | None = None
         self._cancellations: CancellationWatch | None = None
+        self._answers: AnswerWatch | None = None
         self._producer: RecordProducer | None = None
         self._heartbeat: HeartbeatService | None = None
         self._streams: Streams | None = None
@@ -143,6 +146,8 @@ class Worker(Service):
             await asyncio.to_thread(self._nodes.close)
         if self._cancellations is not None:
             await asyncio.to_thread(self._cancellations.close)
+        if self._answers is not None:
+            await asyncio.to_thread(self._answers.close)
         if self._producer is not None:
             left = await asyncio.to_thread(self._producer.close)
             if left:
@@ -172,7 +177,8 @@ class Worker(Service):
         offer = OfferService(settings, node, self._producer)
         await self._start(offer)
         changed = _all(self._heartbeat.changed, offer.changed)
-        service = NodeService(settings, node, self._producer, changed, self._cancellations)
+        self._answers = await asyncio.to_thread(AnswerWatch, settings)
+        service = NodeService(settings, node, self._producer, changed, self._cancellations, self._answers)
         self._heartbeat.tell_about(node, service)
         await self._start(service)
         self.add_future(self._when_loaded(service))

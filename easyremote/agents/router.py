@@ -20,6 +20,7 @@ from easyremote.errors import (
     UnknownFunction,
 )
 from easyremote.inference.ledger import Ledger
+from easyremote.inference.routes import RecentRoutes
 from easyremote.topics.catalog import REPLIES, REQUESTS, RETRIES, inference_topic
 from easyremote.topics.letters import Failure
 from easyremote.topics.producer import delivery_error, is_refused
@@ -129,6 +130,7 @@ class Router:
         self._nodes = nodes
         self._failed = failed
         self._ledger = Ledger()
+        self._routes = RecentRoutes()
         prefix = settings.namespace
         # A reply into one of these would come back as a call, for ever.
         self._forbidden_prefixes = (prefix + REQUESTS, prefix + inference_topic(""))
@@ -192,10 +194,14 @@ class Router:
                 f"the request has {len(value)} bytes, the limit is {self._settings.max_payload_bytes} bytes "
                 "(EASYREMOTE_MAX_PAYLOAD_BYTES)"
             )
-        choice = self._nodes.choose(call)
+        # A try after a failure goes elsewhere; the same call sent again goes to where it may still be at work.
+        choice = self._routes.get(call.id) if call.attempt == 1 else None
+        if choice is None:
+            choice = self._nodes.choose(call)
         if choice is None:
             self._producer.send(self._retry_topic, value, key=call.id, headers=call.headers(), on_delivery=pending.one)
             return
+        self._routes.put(call.id, choice)
         self._producer.send(
             self._settings.namespace + inference_topic(choice.pool),
             value,

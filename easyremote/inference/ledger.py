@@ -67,16 +67,22 @@ class OffsetTracker:
 
     def committable(self) -> Place | None:
         """Return what to commit, or None if nothing has moved since the last time."""
-        if self._next is None:
+        place = self.standing()
+        if place is None or self._next is None:
             return None
-        lowest = next(iter(self._open), self._next)
-        place = Place(lowest, encode_done(lowest, self._done(self._next)))
         if self._inherited.end <= self._next:
             self._inherited = NOTHING
         if place == self._reported:
             return None
         self._reported = place
         return place
+
+    def standing(self) -> Place | None:
+        """Return what could be committed, moved or not; None if nothing was read."""
+        if self._next is None:
+            return None
+        lowest = next(iter(self._open), self._next)
+        return Place(lowest, encode_done(lowest, self._done(self._next)))
 
     def _done(self, read_to: int) -> Iterator[tuple[int, int]]:
         # What was read and is not open is answered; of what was not read yet, the one before has said so.
@@ -184,6 +190,12 @@ class Ledger:
         with self._lock:
             moved = {number: holding.tracker.committable() for number, holding in self._holdings.items()}
         return {number: place for number, place in moved.items() if place is not None}
+
+    def standing(self) -> dict[int, Place]:
+        """Return where each partition stands of which something was read, moved or not."""
+        with self._lock:
+            places = {number: holding.tracker.standing() for number, holding in self._holdings.items()}
+        return {number: place for number, place in places.items() if place is not None}
 
     def leave(self, partitions: Iterable[int], timeout_s: float) -> bool:
         """Start nothing more of these partitions and wait for what runs; say whether it ended in time."""

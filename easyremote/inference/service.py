@@ -12,22 +12,25 @@ import structlog
 from mode import Service
 
 from easyremote.errors import EasyRemoteError
+from easyremote.inference.duplicates import Duplicates
 from easyremote.inference.execution import Executor, Job, Outcome
 from easyremote.inference.ledger import Ledger
-from easyremote.inference.results import RecentResults
+from easyremote.inference.results import Answer
 from easyremote.inference.retrying import FailedCalls, next_delay_ms
-from easyremote.topics.catalog import inference_topic
+from easyremote.topics.catalog import REPLIES, RESULTS, inference_topic
 from easyremote.topics.doneset import decode_done
 from easyremote.topics.letters import Failure, stack_of
 from easyremote.topics.producer import delivery_error, is_refused
+from easyremote.topics.profiles import CALLS
 from easyremote.topics.records import RecordRef
 from easyremote.topics.replying import dead_letter, encode_reply, error_reply, send_reply
-from easyremote.topics.source import CALLS, Assigned, Batch, BatchSource, Revoked, SourceEvent
-from easyremote.topics.wire import MalformedCall, Origin, headers_of, parse_call
+from easyremote.topics.source import Assigned, Batch, BatchSource, Revoked, SourceEvent
+from easyremote.topics.wire import MalformedCall, Origin, headers_of, parse_call, sent_header
 
 if TYPE_CHECKING:
     from confluent_kafka import KafkaError, Message
 
+    from easyremote.inference.answers import AnswerWatch
     from easyremote.inference.cancellations import CancellationWatch
     from easyremote.inference.node import AINodeManager
     from easyremote.settings import Settings
@@ -41,6 +44,7 @@ log = structlog.get_logger(__name__)
 _COMMIT_S = 0.1
 _HANDOVER_S = 4.0
 _CLOSE_S = 8.0
+_CATCH_UP_S = 5.0
 _MAX_PENDING = 1_000
 """Calls taken and not answered, from which on the node reads no more: what it holds cannot be balanced again."""
 
@@ -54,7 +58,8 @@ class NodeService(Service):
     """Serves the calls of the partitions that this node holds.
 
     A call's offset is committed when its reply is acknowledged by the broker, never before; so whatever dies, the
-    call is still in the topic. A duplicate of a call that this node has answered is answered from what it keeps.
+    call is still in the topic. Who takes a partition over first reads every answer that there is; a duplicate of a
+    call that any node has answered is answered with the first result.
 
     Parameters
     ----------
@@ -68,6 +73,8 @@ class NodeService(Service):
         Called, on any thread, when the partitions or the models change, so that the heartbeat goes out at once.
     cancellations : CancellationWatch
         Tells which calls are withdrawn.
+    answers : AnswerWatch
+        Tells which calls any node has answered.
     """
 
     abstract = False
@@ -79,6 +86,7 @@ class NodeService(Service):
         producer: RecordProducer,
         changed: Callable[[], None],
         cancellations: CancellationWatch,
+        answers: AnswerWatch,
         **kwargs: Any,  # Any: mode's own options
     ) -> None:
         super().__init__(**kwargs)
@@ -91,10 +99,11 @@ class NodeService(Service):
         self._failed_calls = FailedCalls(settings, producer, self._topic)
         self._ledger = Ledger()
         self._lock = threading.Lock()
-        self._recent = RecentResults()
-        self._same: dict[str, list[Job]] = {}
+        self._held: list[tuple[Job, bytes]] = []
         self._owed = 0
         self._inherited: dict[int, DoneSet] = {}
+        self._replies = settings.namespace + REPLIES
+        self._answers = answers
         self._executor = Executor(
             settings,
             node,
@@ -102,8 +111,16 @@ class NodeService(Service):
             wanted=self._start,
             failed=self._fail,
         )
+        self._duplicates = Duplicates(answers, run=self._executor.put, repeat=self._repeat)
         self._source: BatchSource[list[Job]] = BatchSource(
-            settings, self._topic, inference_group(settings), CALLS, self._decode, self._take, claim=self._claim
+            settings,
+            self._topic,
+            inference_group(settings),
+            CALLS,
+            self._decode,
+            self._take,
+            claim=self._claim,
+            standing=self._ledger.standing,
         )
         self.loaded = asyncio.Event()
 
@@ -142,12 +159,21 @@ class NodeService(Service):
 
     @Service.timer(_COMMIT_S)
     async def _commit(self) -> None:
+        self._source.tenure.look()
         self._source.commit(self._ledger.committable())
+        if self._held and self._source.tenure.is_sure():
+            with self._lock:
+                held, self._held = self._held, []
+            for job, value in held:
+                self._reply(job, value)
 
     # On the source's thread
 
     def _claim(self, places: dict[int, Place]) -> None:
         self._inherited = {number: decode_done(place.offset, place.metadata) for number, place in places.items()}
+        # Who held them before is gone or has handed them over, so nothing of theirs is answered after this.
+        if not self._answers.catch_up(_CATCH_UP_S):
+            log.warning("not all that was answered before is known; some of it may be done again")
         skipped = {number: done.end for number, done in self._inherited.items() if done}
         if skipped:
             log.info("calls that the one before has answered are left out", up_to=skipped)
@@ -171,7 +197,7 @@ class NodeService(Service):
     def _take(self, event: SourceEvent[list[Job]]) -> None:
         if isinstance(event, Batch):
             for job in event.content:
-                self._dispatch(job)
+                self._duplicates.admit(job)
             with self._lock:
                 self._owed += 1
             self._give_slots_back()
@@ -180,19 +206,6 @@ class NodeService(Service):
             self._changed()
         elif isinstance(event, Revoked):
             self._let_go(event)
-
-    def _dispatch(self, job: Job) -> None:
-        with self._lock:
-            known = self._recent.get(job.call.id)
-            if known is None:
-                same = self._same.setdefault(job.call.id, [])
-                same.append(job)
-                if len(same) > 1:
-                    return  # answered together with the first
-        if known is None:
-            self._executor.put(job)
-        elif self._ledger.start(job.partition, job.generation):
-            self._reply(job, known)
 
     def _let_go(self, event: Revoked) -> None:
         if not event.lost:
@@ -214,17 +227,11 @@ class NodeService(Service):
 
     def _make_room(self, job: Job) -> None:
         # Its partition has gone, and the call with it; a duplicate that is still ours takes its place.
-        for other in self._others(job):
-            self._dispatch(other)
-
-    def _others(self, job: Job) -> list[Job]:
-        with self._lock:
-            return [one for one in self._same.pop(job.call.id, []) if one is not job]
+        for other in self._duplicates.release(job):
+            self._duplicates.admit(other)
 
     def _cancel(self, call_id: str) -> None:
-        with self._lock:
-            same = self._same.get(call_id)
-            job = same[0] if same else None
+        job = self._duplicates.first(call_id)
         if job is not None:
             self._executor.cancel(job)
 
@@ -240,7 +247,7 @@ class NodeService(Service):
 
     def _retry(self, job: Job, delay_ms: int, outcome: Outcome) -> None:
         # Duplicates wait with it: whichever comes back first is run, and answers the others.
-        others = [one for one in self._others(job) if self._ledger.start(one.partition, one.generation)]
+        others = [one for one in self._duplicates.release(job) if self._ledger.start(one.partition, one.generation)]
         for one in [job, *others]:
             self._send_again(one, delay_ms, outcome)
 
@@ -273,28 +280,60 @@ class NodeService(Service):
         self._failed_calls.bury(job, outcome.error, delivered, stack=stack_of(outcome.error))
 
     def _conclude(self, job: Job, value: bytes) -> None:
-        with self._lock:
-            self._recent.put(job.call.id, value)
-            others = [one for one in self._same.pop(job.call.id, []) if one is not job]
         self._reply(job, value)
-        for other in others:
-            if self._ledger.start(other.partition, other.generation):
-                self._reply(other, value)
+        self._duplicates.answered(job, value)
+
+    def _repeat(self, job: Job, answer: Answer) -> None:
+        if not self._ledger.start(job.partition, job.generation):
+            return
+        if answer.is_to(job.call):
+            self._finish(job)  # its reply is where it should be
+        else:
+            self._reply(job, answer.value)
 
     def _reply(self, job: Job, value: bytes) -> None:
         if not self._ledger.holds(job.partition, job.generation):
             return  # whoever holds the partition now answers
+        if not self._source.tenure.is_sure():
+            with self._lock:
+                self._held.append((job, value))
+            return
 
         def delivered(error: KafkaError | None, _message: Message) -> None:
             if error is None:
-                self._finish(job)
+                self._tell_nodes(job, value)
+            elif not self._ledger.holds(job.partition, job.generation):
+                log.info("a reply was not sent; who holds the partition now answers", call=job.call.id)
             elif is_refused(error):
                 self._undeliverable(job, delivery_error(job.call.address.topic, error))
             else:
                 self._fail(delivery_error(job.call.address.topic, error))
 
+        call = job.call
         left = max(0, self._ledger.pending - 1)
-        send_reply(self._producer, job.call.address, job.call.traceparent, (job.call.id, value), delivered, left)
+        sent = sent_header(call.sent_ms)
+        send_reply(self._producer, call.address, call.traceparent, (call.id, value), delivered, left, sent)
+
+    def _tell_nodes(self, job: Job, value: bytes) -> None:
+        # They follow `replies`; what went elsewhere they are told before it counts as done.
+        call = job.call
+        if call.address.topic == self._replies:
+            self._finish(job)
+            return
+
+        def delivered(error: KafkaError | None, message: Message) -> None:
+            if error is None or is_refused(error):
+                self._finish(job)
+            else:
+                self._fail(delivery_error(message.topic() or RESULTS, error))
+
+        self._producer.send(
+            self._settings.namespace + RESULTS,
+            value,
+            key=call.id,
+            headers=Answer.to(call, value).headers(),
+            on_delivery=delivered,
+        )
 
     def _undeliverable(self, job: Job, error: EasyRemoteError) -> None:
         log.warning("a reply has nowhere to go; the call becomes a dead letter", call=job.call.id, error=str(error))

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it exports them without saying so
     AdminClient,
     AlterConfigOpType,
@@ -14,6 +14,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it exports 
     ConfigResource,
     ConfigSource,
     NewTopic,
+    OffsetSpec,
     ResourceType,
 )
 
@@ -73,6 +74,22 @@ class TopicAdmin:
                 "is it running? EASYREMOTE_KAFKA says where it is"
             ) from error
         return {name: len(topic.partitions) for name, topic in metadata.topics.items()}
+
+    def ends(self, partitions: Iterable[tuple[str, int]]) -> dict[tuple[str, int], int]:
+        """Return the offset after the last record of each partition, given as (full name of the topic, number).
+
+        Raises
+        ------
+        TopicError
+            If one cannot be told within 15 s.
+        """
+        latest: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # the stub leaves it open
+        asked = {TopicPartition(topic, number): latest for topic, number in partitions}
+        futures = self._client.list_offsets(asked, request_timeout=_TIMEOUT_S) if asked else {}
+        try:
+            return {(one.topic, one.partition): future.result(_TIMEOUT_S).offset for one, future in futures.items()}
+        except (KafkaException, TimeoutError) as error:
+            raise TopicError(f"the ends of partitions cannot be read: {error}") from error
 
     def set_group_session(self, group: str) -> None:
         """Give a group the session and heartbeat of the settings, so that a dead member is replaced fast.

@@ -21,6 +21,7 @@ __all__ = [
     "READINGS",
     "REPLIES",
     "REQUESTS",
+    "RESULTS",
     "RETRIES",
     "STREAMS_CHANGELOG",
     "TopicDeclaration",
@@ -31,6 +32,7 @@ __all__ = [
 
 REQUESTS = "requests"
 REPLIES = "replies"
+RESULTS = "results"
 CANCELLATIONS = "cancellations"
 DEAD_LETTERS = "requests.dlq"
 RETRIES = {1_000: "requests.retry.1s", 10_000: "requests.retry.10s", 60_000: "requests.retry.60s"}
@@ -192,7 +194,16 @@ def declarations(*pools: str) -> list[TopicDeclaration]:
             key="call id",
             value="Reply",
             written_by="nodes, router",
-            read_by="each client its own partition",
+            read_by="each client its own partition; nodes, to know what is answered",
+        ),
+        TopicDeclaration(
+            name=RESULTS,
+            partitions=4,
+            retention_ms=_HOUR_MS,
+            key="call id",
+            value="Reply, as it went to a topic of the caller's own",
+            written_by="nodes",
+            read_by="nodes, to know what is answered",
         ),
         TopicDeclaration(
             name=CANCELLATIONS,

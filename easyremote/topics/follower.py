@@ -16,10 +16,12 @@ from easyremote.topics.connection import confluent_config
 if TYPE_CHECKING:
     from easyremote.settings import Settings
 
-__all__ = ["Follower"]
+__all__ = ["GATHER_S", "Follower"]
 
 log = structlog.get_logger(__name__)
 
+GATHER_S = 0.1
+_GATHER_BYTES = 256 * 1024
 _POLL_S = 0.2
 _METADATA_S = 10.0
 _RETRY_S = 0.05
@@ -45,6 +47,11 @@ class Follower:
         Takes the messages that came together; runs on the follower's thread.
     start : {"beginning", "end"}
         Where to start in each partition.
+    back : int
+        How many records before the end to start, with `start="end"`.
+    gather : bool
+        Let records come together, up to `GATHER_S` late, for who has no hurry: ten wake-ups a second at most, however
+        often one comes.
     partitions : sequence of int, optional
         Which ones; all if unset.
 
@@ -56,7 +63,7 @@ class Follower:
         If the topic does not exist.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # what to read, from where, and how soon
         self,
         settings: Settings,
         topic: str,
@@ -64,6 +71,8 @@ class Follower:
         *,
         start: Literal["beginning", "end"],
         partitions: Sequence[int] | None = None,
+        back: int = 0,
+        gather: bool = False,
     ) -> None:
         self.topic = topic
         self._receive = receive
@@ -77,17 +86,19 @@ class Follower:
                 # Compaction and transactions leave holes, so the last record may not stand right before the end: the
                 # end is told as an event too, though only where no more records come all the time.
                 "enable.partition.eof": start == "beginning",
-                "fetch.min.bytes": 1,
+                "fetch.min.bytes": _GATHER_BYTES if gather else 1,
+                "fetch.wait.max.ms": int(GATHER_S * 1000) if gather else 500,
                 "fetch.queue.backoff.ms": 2,
                 "auto.offset.reset": "earliest",
             }
         )
         self._behind: dict[int, int] = {}  # the partitions not read to where they ended at the start: their ends
         try:
-            places = self._places(start, partitions)
+            places = self._places(start, partitions, back)
         except KafkaException as error:
             self._consumer.close()
             raise BrokerUnavailable(f"{topic} cannot be read: no Kafka answers ({error})") from error
+        self.starts = places
         if not self._behind:
             self._caught_up.set()
         self._consumer.assign([TopicPartition(topic, number, place) for number, place in places.items()])
@@ -109,7 +120,7 @@ class Follower:
         if threading.current_thread() is not self._thread:
             self._thread.join()
 
-    def _places(self, start: str, partitions: Sequence[int] | None) -> dict[int, int]:
+    def _places(self, start: str, partitions: Sequence[int] | None, back: int) -> dict[int, int]:
         known = self._consumer.list_topics(self.topic, timeout=_METADATA_S).topics[self.topic]
         if known.error is not None or not known.partitions:
             self._consumer.close()
@@ -119,7 +130,7 @@ class Follower:
         numbers = sorted(known.partitions) if partitions is None else partitions
         marks = {number: self._watermarks(number) for number in numbers}
         if start == "end":
-            return {number: high for number, (_, high) in marks.items()}
+            return {number: max(low, high - back) for number, (low, high) in marks.items()}
         self._behind = {number: high for number, (low, high) in marks.items() if low < high}
         return dict.fromkeys(numbers, OFFSET_BEGINNING)
 

@@ -10,7 +10,7 @@ import numpy as np
 from easyremote.topics.catalog import DEAD_LETTERS
 from easyremote.topics.letters import Failure, dead_letter_headers
 from easyremote.topics.records import ErrorBody, Reply, TimingsMs
-from easyremote.topics.wire import CORRELATION_ID, IN_FLIGHT, TRACEPARENT, Address, Headers
+from easyremote.topics.wire import CORRELATION_ID, IN_FLIGHT, SENT_MS, TRACEPARENT, Address, Headers
 
 if TYPE_CHECKING:
     from easyremote.topics.producer import Delivered, RecordProducer
@@ -81,19 +81,25 @@ def reply_headers(correlation_id: bytes | None, traceparent: bytes | None) -> li
     return headers
 
 
-def send_reply(
+def send_reply(  # noqa: PLR0913, PLR0917  # a reply, its address, and what its node tells
     producer: RecordProducer,
     address: Address,
     traceparent: bytes | None,
     reply: tuple[str, bytes],
     on_delivery: Delivered,
     in_flight: int | None = None,
+    sent: bytes | None = None,
 ) -> None:
-    """Send an encoded reply, given as (call id, value), to where its caller reads; a node says what it has left."""
+    """Send an encoded reply, given as (call id, value), to where its caller reads.
+
+    A node says what it has left, and which sending of the call this answers.
+    """
     call_id, value = reply
     headers = reply_headers(address.correlation_id, traceparent)
     if in_flight is not None:
         headers.append((IN_FLIGHT, b"%d" % in_flight))
+    if sent is not None:
+        headers.append((SENT_MS, sent))
     producer.send(
         address.topic,
         value,

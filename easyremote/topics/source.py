@@ -21,17 +21,16 @@ from easyremote.clock import monotonic_s
 from easyremote.errors import TopicError
 from easyremote.topics.connection import confluent_config
 from easyremote.topics.doneset import Place
+from easyremote.topics.tenure import Tenure
 
 if TYPE_CHECKING:
     from easyremote.settings import Settings
+    from easyremote.topics.profiles import Profile
 
 __all__ = [
-    "CALLS",
-    "STREAMS",
     "Assigned",
     "Batch",
     "BatchSource",
-    "Profile",
     "Revoked",
     "SourceEvent",
     "Tick",
@@ -50,48 +49,6 @@ _HANDOVER_S = 5.0
 _IDLE_TICK_S = 1.0
 _COMMITTED_S = 10.0
 _MAX_PENDING = 8
-
-
-@dataclass(frozen=True)
-class Profile:
-    """How a source consumes.
-
-    Parameters
-    ----------
-    max_records : int
-        Most records of a batch, over all partitions.
-    fill_s : float
-        How long a batch that is not full waits for more after its first record, s.
-    tick_s : float
-        Time between two `Tick` events while something has come since the last, s; a second if nothing has; 0: none.
-    client : dict
-        librdkafka's settings beyond the common ones.
-    """
-
-    max_records: int
-    fill_s: float
-    tick_s: float
-    client: dict[str, Any]  # Any: librdkafka's settings are strings, numbers and booleans
-
-
-CALLS = Profile(
-    max_records=500,
-    fill_s=0.0,
-    tick_s=0.0,
-    # What is prefetched cannot be balanced again, and the default back-off stalls a second at the limit.
-    client={"fetch.queue.backoff.ms": 2, "queued.min.messages": 1_000, "auto.offset.reset": "earliest"},
-)
-STREAMS = Profile(
-    max_records=5_000,
-    fill_s=0.02,
-    tick_s=0.1,
-    client={
-        "fetch.queue.backoff.ms": 5,
-        "queued.min.messages": 100_000,
-        "isolation.level": "read_committed",
-        "auto.offset.reset": "earliest",
-    },
-)
 
 
 @dataclass(frozen=True)
@@ -165,6 +122,9 @@ class BatchSource(Service, Generic[T]):
     prepare : callable, optional
         `(partitions) -> {partition: offset}`: called on the source's thread before it reads partitions that it was
         given; where to start each, for a receiver that keeps its own account. Unset: where the group stands.
+    standing : callable, optional
+        `() -> {partition: place}`: where the partitions stand for which the receiver answers. After a time in which
+        this process did not run, `tenure` is in doubt until the group has taken these from this member once more.
     claim : callable, optional
         `(places)`: called on the source's thread before it reads partitions that it was given, with what the group
         has committed for each, where it has; the source waits for it.
@@ -183,6 +143,7 @@ class BatchSource(Service, Generic[T]):
         *,
         prepare: Callable[[tuple[int, ...]], dict[int, int]] = lambda _partitions: {},
         claim: Callable[[dict[int, Place]], None] | None = None,
+        standing: Callable[[], dict[int, Place]] = dict,
         **kwargs: Any,  # Any: mode's own options
     ) -> None:
         self.topic = topic
@@ -192,6 +153,8 @@ class BatchSource(Service, Generic[T]):
         self._emit = emit
         self._prepare = prepare
         self._claim = claim
+        self._standing = standing
+        self.tenure = Tenure(settings.group_session_ms / 1000 / 2)
         self._slots = threading.Semaphore(_MAX_PENDING)
         self._stopping = threading.Event()
         self._noting = threading.Lock()
@@ -267,6 +230,8 @@ class BatchSource(Service, Generic[T]):
         fresh = False
         while not self._stopping.is_set():
             now = monotonic_s()
+            if not self.tenure.look():
+                self._ask_for_tenure()
             if now - committed >= _COMMIT_S:
                 self._commit_noted(wait=False)
                 committed = now
@@ -299,6 +264,17 @@ class BatchSource(Service, Generic[T]):
                 self._consumer.commit(offsets=self.positions(held), asynchronous=True)
         except KafkaException as error:
             log.warning("offsets were not committed; their records will be seen again", error=str(error))
+
+    def _ask_for_tenure(self) -> None:
+        # A commit is refused once the group has given a member up; then polling tells that the partitions are lost.
+        held = {number: place for number, place in self._standing().items() if number in self.partitions}
+        try:
+            told = self._consumer.commit(offsets=self.positions(held), asynchronous=False) if held else []
+        except KafkaException as error:
+            log.warning("this process was stopped, and its place in the group is not sure", error=str(error))
+            return
+        if not any(one.error for one in told or ()):
+            self.tenure.confirm()
 
     def _by_partition(self, messages: Sequence[Message]) -> dict[int, Sequence[Message]]:
         errors = [error for message in messages if (error := message.error()) is not None]
@@ -350,7 +326,7 @@ class BatchSource(Service, Generic[T]):
     def _on_assign(self, consumer: Consumer, given: list[TopicPartition]) -> None:
         partitions = tuple(one.partition for one in given)
         starts = self._prepare(partitions)
-        if self._claim is not None:
+        if self._claim is not None and given:
             places = self._committed(consumer, given)
             self._claim(places)
             starts |= {partition: place.offset for partition, place in places.items()}

@@ -41,6 +41,7 @@ __all__ = [
     "Origin",
     "headers_of",
     "parse_call",
+    "sent_header",
     "uuid7",
 ]
 
@@ -55,6 +56,7 @@ ATTEMPT = "easyremote_attempt"
 AVOID = "easyremote_avoid"
 DEADLINE_MS = "easyremote_deadline_ms"
 SENT_MS = "easyremote_sent_ms"
+"""When a call was sent; on a reply: which sending of the call it answers."""
 ROUTED_MS = "easyremote_routed_ms"
 IN_FLIGHT = "easyremote_in_flight"
 """On a reply: how many calls its node still has in flight."""
@@ -122,7 +124,7 @@ class Call(Struct, frozen=True, kw_only=True):
         headers = [
             (CALL_ID, self.id.encode()),
             (REPLY_TOPIC, self.address.topic.encode()),
-            (SENT_MS, b"%.3f" % self.sent_ms),
+            (SENT_MS, sent_header(self.sent_ms)),
             (ATTEMPT, b"%d" % (attempt or self.attempt)),
         ]
         if self.address.correlation_id is not None:
@@ -208,6 +210,11 @@ def _text(correlation_id: bytes) -> str:
     except UnicodeDecodeError:
         return correlation_id.hex()
     return text if text.isprintable() and text else correlation_id.hex()
+
+
+def sent_header(sent_ms: float) -> bytes:
+    """Return the value of the header that says when a call was sent."""
+    return b"%.3f" % sent_ms
 
 
 def headers_of(message: Message) -> list[tuple[str, bytes]]:
