@@ -6,6 +6,9 @@ import asyncio
 import hashlib
 import io
 import json
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -44,6 +47,24 @@ def worker(prepared: Settings) -> Iterator[Settings]:
 def _blobs(settings: Settings) -> list[Path]:
     root = settings.data_dir / "blobs" / f"{settings.namespace}calls"
     return [path for path in root.rglob("*") if path.is_file()]
+
+
+def _dlq(settings: Settings, *arguments: str) -> str:
+    said = subprocess.run(
+        [Path(sys.executable).with_name("easyremote"), "dlq", *arguments],
+        env=os.environ
+        | {
+            "EASYREMOTE_KAFKA": settings.bootstrap_servers(),
+            "EASYREMOTE_NAMESPACE": settings.namespace,
+            "EASYREMOTE_DATA_DIR": str(settings.data_dir),
+        },
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert said.returncode == 0, said.stderr
+    return said.stdout
 
 
 def test_arguments_and_results_of_megabytes_come_and_go_unseen(worker: Settings) -> None:
@@ -120,7 +141,10 @@ def test_a_call_whose_blob_is_gone_is_told_so_becomes_a_dead_letter_and_can_be_r
         assert (letter.error, letter.attempts) == ("ClaimUnavailable", 2)
         assert decode_request(letter.value or b"").claims[0].bytes == len(LARGE) + 2
         client.call("echo", LARGE, options=SOON)  # now the store has it
-        assert list(DeadLetters(worker).handle("redriven", Wanted(), ["0/0"])) == [1]
+        shown = json.loads(_dlq(worker, "show", "0/0", "--json"))
+        assert json.loads(shown["value"])["claims"][0]["arg"] == 0
+        assert "EASYREMOTE_BLOBS" in shown["reason"]
+        assert _dlq(worker, "redrive", "0/0") == "1 redriven\n"
         with tail(worker, "replies") as replies:
             again = replies.wait_for(lambda came: any((one.key() or b"").endswith(b"~1") for one in came))
     reply = decode_reply(next(one for one in again if (one.key() or b"").endswith(b"~1")).value() or b"")
