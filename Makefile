@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := .venv-uv/bin/uv
 
-.PHONY: setup demo up test unit check bench lock
+.PHONY: setup demo up test unit check bench peers lock
 
 setup: $(VENV)/.ready
 
@@ -31,6 +31,14 @@ bench: setup
 	$(BIN)/easyremote bench stream
 	$(BIN)/easyremote bench inference
 
+peers: setup .venv-peers/.ready
+	$(BIN)/python bench/peers/compare.py --python .venv-peers/bin/python
+
+.venv-peers/.ready: $(UV) requirements/peers.txt
+	test -x .venv-peers/bin/python || $(UV) venv --quiet --python $(PYTHON) .venv-peers
+	$(UV) pip sync --compile-bytecode --python .venv-peers/bin/python --require-hashes requirements/peers.txt
+	@touch $@
+
 test: setup check
 	$(BIN)/pytest
 
@@ -38,8 +46,8 @@ unit: setup
 	$(BIN)/pytest easyremote tests/unit
 
 check: setup
-	$(BIN)/ruff format --check easyremote tests scripts examples
-	$(BIN)/ruff check easyremote tests scripts examples
+	$(BIN)/ruff format --check easyremote tests scripts examples bench
+	$(BIN)/ruff check easyremote tests scripts examples bench
 	$(BIN)/mypy
 	$(BIN)/basedpyright --level error
 	$(BIN)/lint-imports
@@ -48,3 +56,4 @@ lock: $(UV)
 	$(UV) pip compile --quiet pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header --constraint requirements/dev.txt -o requirements/edge.txt
 	$(UV) pip compile --quiet pyproject.toml --all-extras --group demo --group test --group build --group check --group train --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header -o requirements/dev.txt
 	$(UV) pip compile --quiet pyproject.toml --extra inference --group build --constraint requirements/dev.txt --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header -o requirements/worker.txt
+	$(UV) pip compile --quiet --group peers --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header -o requirements/peers.txt
