@@ -23,7 +23,7 @@ from easyremote.topics.admin import TopicAdmin
 from easyremote.topics.catalog import TopicDeclaration, declarations
 from easyremote.topics.records import Reply
 
-__all__ = ["main"]
+__all__ = ["main", "many", "serving"]
 
 OUTSTANDING = 256
 _READY_S = 60.0
@@ -38,7 +38,7 @@ def main(json_file: Path | None, calls: int) -> None:
     with measured_kafka("bench-rpc-") as settings:
         _measure_floor(settings, report, calls)
         TopicAdmin(settings).ensure(declarations())
-        with step("starting the worker"), _serving(settings):
+        with step("starting the worker"), serving(settings):
             for name in ("direct", "routed"):
                 _measure_client(settings, report, name, calls)
     figures = {name: value for name, value, _ in report.results}
@@ -77,8 +77,8 @@ def _measure_client(settings: Settings, report: Report, name: str, calls: int) -
     with step(f"{name} calls"), Client(settings, direct=name == "direct") as client:
         _one_at_a_time(client, calls // 4)
         report.add(f"{name}_p50", p50(_one_at_a_time(client, calls)), "ms")
-        _many(client, calls)
-        report.add(f"{name}_rate", _many(client, calls * 10), "calls/s")
+        many(client, calls)
+        report.add(f"{name}_rate", many(client, calls * 10), "calls/s")
 
 
 def _one_at_a_time(client: Client, calls: int) -> list[float]:
@@ -90,7 +90,14 @@ def _one_at_a_time(client: Client, calls: int) -> list[float]:
     return times
 
 
-def _many(client: Client, calls: int) -> float:
+def many(client: Client, calls: int) -> float:
+    """Call the echo so often with 256 calls outstanding; return calls per second.
+
+    Raises
+    ------
+    ConfigError
+        If a call failed.
+    """
     slots: queue.SimpleQueue[None] = queue.SimpleQueue()  # a tenth of a semaphore's cost, which is not to be measured
     failed: list[object] = []
     started = time.perf_counter()
@@ -113,7 +120,14 @@ def _many(client: Client, calls: int) -> float:
 
 
 @contextmanager
-def _serving(settings: Settings) -> Iterator[None]:
+def serving(settings: Settings) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a worker that routes and answers echoes until the block ends.
+
+    Raises
+    ------
+    ConfigError
+        If it does not start; the message has the end of its log.
+    """
     environment = {
         "EASYREMOTE_ROLES": "router,inference",
         "EASYREMOTE_MODELS": "",
@@ -124,7 +138,7 @@ def _serving(settings: Settings) -> Iterator[None]:
         while not _is_up(settings):
             if process.poll() is not None or time.monotonic() > deadline:
                 raise ConfigError(f"the worker does not start: {log_of(settings).read_text(errors='replace')[-2_000:]}")
-        yield
+        yield process
 
 
 def _is_up(settings: Settings) -> bool:

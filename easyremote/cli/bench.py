@@ -68,3 +68,15 @@ def bench_inference(
     from easyremote.bench import inference
 
     inference.main(json_file, seconds)
+
+
+@app.command("memory")
+@told
+def bench_memory(
+    json_file: JsonFile = None,
+    calls: Annotated[int, typer.Option(help="How many echoes.", min=20_000)] = 100_000,
+) -> None:
+    """Measure what a node holds in memory over many echoes: its growth after the first 10,000."""
+    from easyremote.bench import memory
+
+    memory.main(json_file, calls)
