@@ -13,6 +13,7 @@ EasyRemoteError
 │   ├── NoNodeAvailable
 │   ├── CallCancelled
 │   ├── CallTimeout
+│   ├── CrashSuspect
 │   ├── BlobStoreError       a large argument or result cannot be stored, or a result not fetched
 │   │   └── ClaimUnavailable
 │   └── RemoteError          the function itself raised, on the node
@@ -36,6 +37,7 @@ __all__ = [
     "CallTimeout",
     "ClaimUnavailable",
     "ConfigError",
+    "CrashSuspect",
     "DeadlineExceeded",
     "EasyRemoteError",
     "EdgeError",
@@ -111,6 +113,10 @@ class CallTimeout(CallError):
     """The function or the model was at work for longer than its limit; it may still be, but nobody waits for it."""
 
 
+class CrashSuspect(CallError):
+    """The call was under way when a process died, twice; it is not run again."""
+
+
 class BlobStoreError(CallError):
     """The blob store did not take a large argument or result, or does not have a result any more."""
 
@@ -167,6 +173,7 @@ _CALL_ERRORS: dict[str, type[CallError]] = {
         NoNodeAvailable,
         CallCancelled,
         CallTimeout,
+        CrashSuspect,
         BlobStoreError,
         ClaimUnavailable,
     )

@@ -27,7 +27,9 @@ class Job:
     ended: bool = False
     """Whether its outcome is told; what comes after that is too late."""
     alone: bool = False
-    """Whether it must not run together with others: together they hung."""
+    """Whether it must not run together with others: together they hung, or one of them ended the process."""
+    slot: int | None = None
+    """Where it is noted as begun."""
     argument: Any = None  # Any: as the model's function takes it, where its queue had to look at it
     value: bytes = b""
     """The record's value, which travels on as it came if the call does."""

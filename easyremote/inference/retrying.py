@@ -9,17 +9,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import structlog
+
 from easyremote.topics.catalog import RETRIES
 from easyremote.topics.letters import Failure
 from easyremote.topics.records import RecordRef
-from easyremote.topics.replying import dead_letter
+from easyremote.topics.replying import dead_letter, encode_reply, error_reply, send_reply
+from easyremote.topics.wire import headers_of
 
 if TYPE_CHECKING:
+    from confluent_kafka import KafkaError, Message
+
     from easyremote.inference.jobs import Job
     from easyremote.settings import Settings
     from easyremote.topics.producer import Delivered, RecordProducer
+    from easyremote.topics.wire import MalformedCall, Origin
 
 __all__ = ["FailedCalls", "is_retriable", "next_delay_ms"]
+
+log = structlog.get_logger(__name__)
 
 _DELAYS_MS = tuple(sorted(RETRIES))
 
@@ -106,3 +114,24 @@ class FailedCalls:
             on_delivery,
             failure=Failure(node_id=self._settings.node_id, call_id=call.id, attempts=call.attempt, stack=stack),
         )
+
+    def reject(self, message: Message, origin: Origin, error: MalformedCall, on_delivery: Delivered) -> None:
+        """Send a record that is no call to the dead letters, and say so if it says where to."""
+        node_id = self._settings.node_id
+        if error.address is not None:
+            reply = error_reply(error, call_id=error.call_id, function=error.function, node_id=node_id)
+            send_reply(self._producer, error.address, None, (error.call_id, encode_reply(reply)), _log_undelivered)
+        dead_letter(
+            self._producer,
+            self._settings.namespace,
+            (message.key(), message.value(), headers_of(message)),
+            RecordRef(origin.topic, origin.partition, origin.offset),
+            error,
+            on_delivery,
+            failure=Failure(node_id=node_id, call_id=error.call_id),
+        )
+
+
+def _log_undelivered(error: KafkaError | None, message: Message) -> None:
+    if error is not None:
+        log.warning("an error reply has nowhere to go", topic=message.topic(), error=str(error))

@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from mode import Service
 
-from easyremote.errors import EasyRemoteError
+from easyremote.errors import CrashSuspect, EasyRemoteError
 from easyremote.inference.duplicates import Duplicates
 from easyremote.inference.execution import Executor, Job, Outcome
 from easyremote.inference.ledger import Ledger
 from easyremote.inference.results import Answer
 from easyremote.inference.retrying import FailedCalls, next_delay_ms
+from easyremote.inference.suspects import Suspects
 from easyremote.topics.catalog import REPLIES, RESULTS, inference_topic
 from easyremote.topics.doneset import decode_done
-from easyremote.topics.letters import Failure, stack_of
+from easyremote.topics.letters import stack_of
 from easyremote.topics.producer import delivery_error, is_refused
 from easyremote.topics.profiles import CALLS
-from easyremote.topics.records import RecordRef
-from easyremote.topics.replying import dead_letter, encode_reply, error_reply, send_reply
+from easyremote.topics.replying import encode_reply, error_reply, send_reply
 from easyremote.topics.source import Assigned, Batch, BatchSource, Revoked, SourceEvent
 from easyremote.topics.wire import MalformedCall, Origin, headers_of, parse_call, sent_header
 
@@ -111,7 +111,8 @@ class NodeService(Service):
             wanted=self._start,
             failed=self._fail,
         )
-        self._duplicates = Duplicates(answers, run=self._executor.put, repeat=self._repeat)
+        self._suspects = Suspects(settings, producer, run=self._executor.put, refuse=self._refuse)
+        self._duplicates = Duplicates(answers, run=self._suspects.admit, repeat=self._repeat)
         self._source: BatchSource[list[Job]] = BatchSource(
             settings,
             self._topic,
@@ -143,6 +144,7 @@ class NodeService(Service):
         """Load the models off the event loop; calls may wait here meanwhile."""
         self._executor.start(asyncio.get_running_loop(), self._cancellations)
         self._cancellations.listen(self._cancel)
+        await asyncio.to_thread(self._suspects.open)
         self.add_future(self._load())
         await self.add_runtime_dependency(self._source)
 
@@ -151,6 +153,7 @@ class NodeService(Service):
         await self._source.stop()
         if not await asyncio.to_thread(self._executor.close, _CLOSE_S):
             log.warning("a call still runs; another node will do it again")
+        await asyncio.to_thread(self._suspects.close)
 
     async def _load(self) -> None:
         await asyncio.to_thread(self._node.load)
@@ -160,6 +163,7 @@ class NodeService(Service):
     @Service.timer(_COMMIT_S)
     async def _commit(self) -> None:
         self._source.tenure.look()
+        self._suspects.look()
         self._source.commit(self._ledger.committable())
         if self._held and self._source.tenure.is_sure():
             with self._lock:
@@ -221,7 +225,9 @@ class NodeService(Service):
 
     def _start(self, job: Job) -> bool:
         if self._ledger.start(job.partition, job.generation):
+            self._suspects.begun(job)
             return True
+        self._suspects.ended(job)
         self._make_room(job)
         return False
 
@@ -235,7 +241,19 @@ class NodeService(Service):
         if job is not None:
             self._executor.cancel(job)
 
+    def _refuse(self, job: Job, deaths: int) -> None:
+        if not self._ledger.start(job.partition, job.generation):
+            self._make_room(job)
+            return
+        job.ended = job.begun = True  # nobody withdraws it any more
+        error = CrashSuspect(f"{deaths} processes died while this call of {job.call.function} was under way")
+        call = job.call
+        node_id = self._settings.node_id
+        reply = error_reply(error, call_id=call.id, function=call.function, node_id=node_id, attempts=call.attempt)
+        self._bury(job, Outcome(encode_reply(reply), error))
+
     def _answer(self, job: Job, outcome: Outcome) -> None:
+        self._suspects.ended(job)
         if outcome.error is not None and (outcome.retriable or outcome.poison):
             delay_ms = next_delay_ms(job.call.attempt, time.time_ns() / 1e6, job.call.deadline_ms)
             if delay_ms is not None and not outcome.poison:
@@ -351,18 +369,7 @@ class NodeService(Service):
                 self._fail(delivery_error("dead letters", failure))
             self._ledger.finish(origin.partition, generation, origin.offset, ran=False)
 
-        reply = error_reply(error, call_id=error.call_id, function=error.function, node_id=self._settings.node_id)
-        if error.address is not None:
-            send_reply(self._producer, error.address, None, (error.call_id, encode_reply(reply)), _log_undelivered)
-        dead_letter(
-            self._producer,
-            self._settings.namespace,
-            (message.key(), message.value(), headers_of(message)),
-            RecordRef(origin.topic, origin.partition, origin.offset),
-            error,
-            finished,
-            failure=Failure(node_id=self._settings.node_id, call_id=error.call_id),
-        )
+        self._failed_calls.reject(message, origin, error, finished)
 
     def _finish(self, job: Job) -> None:
         self._ledger.finish(job.partition, job.generation, job.offset, ran=True)
@@ -379,8 +386,3 @@ class NodeService(Service):
     def _fail(self, error: Exception) -> None:
         log.error("the node cannot go on; what it has not answered will be done after a restart", error=str(error))
         self.loop.call_soon_threadsafe(asyncio.ensure_future, self.crash(error))
-
-
-def _log_undelivered(error: KafkaError | None, message: Message) -> None:
-    if error is not None:
-        log.warning("an error reply has nowhere to go", topic=message.topic(), error=str(error))

@@ -24,6 +24,7 @@ __all__ = [
     "RESULTS",
     "RETRIES",
     "STREAMS_CHANGELOG",
+    "SUSPECTS",
     "TopicDeclaration",
     "declarations",
     "handled_topic",
@@ -33,6 +34,7 @@ __all__ = [
 REQUESTS = "requests"
 REPLIES = "replies"
 RESULTS = "results"
+SUSPECTS = "suspects"
 CANCELLATIONS = "cancellations"
 DEAD_LETTERS = "requests.dlq"
 RETRIES = {1_000: "requests.retry.1s", 10_000: "requests.retry.10s", 60_000: "requests.retry.60s"}
@@ -204,6 +206,16 @@ def declarations(*pools: str) -> list[TopicDeclaration]:
             value="Reply, as it went to a topic of the caller's own",
             written_by="nodes",
             read_by="nodes, to know what is answered",
+        ),
+        TopicDeclaration(
+            name=SUSPECTS,
+            partitions=1,
+            retention_ms=_DAY_MS,
+            timestamp_type="LogAppendTime",
+            key="call id, or its SHA-256 if that is longer than 127 bytes",
+            value="Death: which process died with the call under way",
+            written_by="nodes, at their start",
+            read_by="nodes",
         ),
         TopicDeclaration(
             name=CANCELLATIONS,

@@ -16,6 +16,7 @@ __all__ = [
     "Blob",
     "Cancellation",
     "Claim",
+    "Death",
     "ErrorBody",
     "FunctionInfo",
     "GpuState",
@@ -29,6 +30,7 @@ __all__ = [
     "Request",
     "TimingsMs",
     "decode_cancellation",
+    "decode_death",
     "decode_heartbeat",
     "decode_offer",
     "decode_reading",
@@ -127,6 +129,14 @@ class Cancellation(Struct, frozen=True):
     """Value of a record on `cancellations`: the call that its caller withdraws."""
 
     id: Name
+
+
+class Death(Struct, frozen=True):
+    """Value of a record on `suspects`: a process died while the call of the record's key was under way."""
+
+    death: Name
+    """Names the process, so that a death that is told twice is one."""
+    told_by: Name
 
 
 class ModelState(Struct, frozen=True):
@@ -280,6 +290,7 @@ encode = _encoder.encode
 decode_request = msgspec.json.Decoder(Request).decode
 decode_reply = msgspec.json.Decoder(Reply).decode
 decode_reading = msgspec.json.Decoder(Reading).decode
+decode_death = msgspec.json.Decoder(Death).decode
 decode_cancellation = msgspec.json.Decoder(Cancellation).decode
 decode_offer = msgspec.json.Decoder(Offer).decode
 decode_heartbeat = msgspec.json.Decoder(Heartbeat).decode

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import time
 import uuid
 
@@ -43,3 +44,12 @@ async def stamp(journal: str, call: str, wait_ms: float) -> str:
     note(journal, call)
     await asyncio.sleep(wait_ms / 1000)
     return uuid.uuid4().hex
+
+
+@easyremote.function
+def mark_and_die(journal: str, call: str, deadly: str) -> str:
+    """Do as `mark` does; end the process, as a fault in native code would, if this is the deadly call."""
+    note(journal, call)
+    if call == deadly:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return call

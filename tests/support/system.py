@@ -74,6 +74,10 @@ class System:
         workers.kill(self.processes[node_id])
         return at_s
 
+    def expect_end(self, node_id: str) -> None:
+        """Say that a worker is about to end on its own."""
+        self._ended.add(node_id)
+
     def stop(self, node_id: str) -> None:
         """Ask a worker to leave."""
         self._ended.add(node_id)
