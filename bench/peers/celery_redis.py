@@ -36,19 +36,32 @@ def main() -> None:
     server = Path(sys.executable).with_name("redis-server")
     environment = os.environ | {"PEERS_REDIS_PORT": str(port)}
     with tempfile.TemporaryDirectory() as home:
-        redis = subprocess.Popen([server, "--port", str(port), "--bind", "127.0.0.1", "--save", ""], cwd=home, stdout=2)
-        worker = subprocess.Popen(
-            [sys.executable, "-m", "celery", "-A", "celery_redis", "worker", "-c", "2", "-l", "error"],
-            cwd=here,
-            env=environment,
-            stdout=2,
+        commands = (
+            [server, "--port", str(port), "--bind", "127.0.0.1", "--save", ""],
+            [
+                sys.executable,
+                "-m",
+                "celery",
+                "--workdir",
+                here,
+                "-A",
+                "celery_redis",
+                "worker",
+                "-c",
+                "2",
+                "-l",
+                "error",
+            ],
         )
+        parts: list[subprocess.Popen[bytes]] = []
         try:
+            parts += (subprocess.Popen(one, cwd=home, env=environment, stdout=2) for one in commands)
             # A program of its own, so that its app knows the port from the start; its first call waits for both.
             subprocess.run([sys.executable, __file__, "caller"], env=environment, timeout=120, check=True)
         finally:
-            for process in (worker, redis):
+            for process in reversed(parts):
                 process.terminate()
+            for process in reversed(parts):
                 process.wait(10)
 
 

@@ -11,6 +11,9 @@ import os
 import subprocess
 import sys
 import tempfile
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +24,7 @@ HERE = Path(__file__).resolve().parent
 PEERS = {"ray_serve": "Ray Serve", "celery_redis": "Celery with Redis", "easyremote_grpc": "easyremote 2.0.2"}
 LIMIT_S = 240.0
 STOP_S = 5.0
+MARK = "PEERS_MARK"
 
 
 @dataclass(frozen=True)
@@ -36,51 +40,89 @@ class Missing(Exception):
 
 
 def peer(python: Path, name: str) -> Figures:
-    """Run one peer's program and return its figures; end everything that it started, whatever happens."""
-    environment = os.environ | {"RAY_USAGE_STATS_ENABLED": "0"}
-    with tempfile.TemporaryFile("w+") as errors:
-        process = subprocess.Popen(
-            [python, HERE / f"{name}.py"], stdout=subprocess.PIPE, stderr=errors, text=True, env=environment
-        )
-        try:
-            said, _ = process.communicate(timeout=LIMIT_S)
-        except subprocess.TimeoutExpired as error:
-            raise Missing(f"no figures within {LIMIT_S:g} s") from error
-        finally:
-            end(process)
-        for line in said.splitlines():
-            if line.startswith('{"p50_ms"'):
-                return Figures(**json.loads(line))
-        errors.seek(0)
-        raise Missing(f"it ended with code {process.returncode}: {errors.read()[-500:].strip() or said[-500:]}")
+    """Run one peer's program and return its figures.
 
-
-def end(process: subprocess.Popen[str]) -> None:
-    """End a program that has not ended by itself, and its children."""
-    if process.poll() is not None:
-        return
-    family = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
-    for one in family:
-        if one.is_running():
-            one.terminate()
-    for one in psutil.wait_procs(family, timeout=STOP_S)[1]:
-        one.kill()
-    process.wait()
+    Raises
+    ------
+    Missing
+        If it gives none.
+    """
+    said = said_by([python, HERE / f"{name}.py"], RAY_USAGE_STATS_ENABLED="0")
+    for line in said.splitlines():
+        if line.startswith('{"p50_ms"'):
+            return Figures(**json.loads(line))
+    raise Missing(f"it ended without figures: {said[-500:]}")
 
 
 def ours() -> dict[str, Figures]:
-    """Measure this project as `easyremote bench rpc` does."""
+    """Measure this project as `easyremote bench rpc` does.
+
+    Raises
+    ------
+    Missing
+        If that fails.
+    """
     with tempfile.TemporaryDirectory() as home:
         file = Path(home) / "rpc.json"
-        command = [Path(sys.executable).with_name("easyremote"), "bench", "rpc", "--json", file]
-        said = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=False)
-        if said.returncode != 0:
-            raise Missing(f"it ended with code {said.returncode}: {said.stderr[-500:]}")
+        said_by([Path(sys.executable).with_name("easyremote"), "bench", "rpc", "--json", file])
         figures = {one["name"]: one["value"] for one in json.loads(file.read_text())["results"]}
     return {
-        "EasyRemote, direct": Figures(figures["direct_p50"], figures["direct_rate"]),
-        "EasyRemote, routed": Figures(figures["routed_p50"], figures["routed_rate"]),
+        f"EasyRemote, {way}": Figures(figures[f"{way}_p50"], figures[f"{way}_rate"]) for way in ("direct", "routed")
     }
+
+
+def said_by(command: Sequence[str | Path], **environment: str) -> str:
+    """Run a program to its end and return its output; whatever it started is ended with it.
+
+    Raises
+    ------
+    Missing
+        If it cannot be started, fails, or is not done in time.
+    """
+    with tempfile.TemporaryFile("w+") as errors, ending() as marked:
+        try:
+            said = subprocess.run(
+                command,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                env=os.environ | environment | marked,
+                timeout=LIMIT_S,
+                check=False,
+            )
+        except OSError as error:
+            raise Missing(f"it does not start: {error}") from error
+        except subprocess.TimeoutExpired as error:
+            raise Missing(f"no figures within {LIMIT_S:g} s") from error
+        if said.returncode != 0:
+            errors.seek(0)
+            raise Missing(f"it ended with code {said.returncode}: {errors.read()[-500:].strip()}")
+        return said.stdout
+
+
+@contextmanager
+def ending() -> Iterator[dict[str, str]]:
+    """Yield a variable that marks programs; at the end of the block every process that has it is ended.
+
+    Children, sessions and groups do not do: Ray's processes leave all of them.
+    """
+    mark = uuid.uuid4().hex
+    try:
+        yield {MARK: mark}
+    finally:
+        left = [one for one in psutil.process_iter() if mark_of(one) == mark]
+        for one in left:
+            one.terminate()
+        for one in psutil.wait_procs(left, timeout=STOP_S)[1]:
+            one.kill()
+
+
+def mark_of(process: psutil.Process) -> str | None:
+    """Return what marks a process, if it can be looked into."""
+    try:
+        return process.environ().get(MARK)
+    except psutil.Error:
+        return None
 
 
 def main() -> None:
@@ -90,8 +132,12 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures here")
     given = parser.parse_args()
     missing: dict[str, Missing] = {}
+    found: dict[str, Figures] = {}
     with step("EasyRemote"):
-        found = ours()
+        try:
+            found |= ours()
+        except Missing as error:
+            missing["EasyRemote"] = error
     for name, title in PEERS.items():
         with step(title):
             try:
@@ -103,9 +149,9 @@ def main() -> None:
         report.add(f"{title}: p50", figures.p50_ms, "ms")
         report.add(f"{title}: 256 outstanding", figures.calls_per_s, "calls/s")
     for title in PEERS.values():
-        if title in found:
-            for way in ("direct", "routed"):
-                mine, theirs = found[f"EasyRemote, {way}"], found[title]
+        for way in ("direct", "routed"):
+            mine, theirs = found.get(f"EasyRemote, {way}"), found.get(title)
+            if mine is not None and theirs is not None:
                 report.ratios[f"{way} rate to {title}"] = mine.calls_per_s / theirs.calls_per_s
                 report.ratios[f"{way} p50 to {title}"] = mine.p50_ms / theirs.p50_ms
     report.finish(given.json)

@@ -7,7 +7,9 @@ import subprocess
 import sys
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
+import grpc
 from easyremote import Client, ComputeNode, Server
 from measure import OUTSTANDING, measure
 
@@ -21,6 +23,16 @@ def free_port() -> int:
 
 
 def serve_gateway(port: int) -> None:
+    # It would listen on every address of the machine, and it unpickles what comes.
+    make = grpc.aio.server
+
+    def on_loopback(*args: Any, **kwargs: Any) -> Any:
+        server = make(*args, **kwargs)
+        listen = server.add_insecure_port
+        server.add_insecure_port = lambda _address: listen(f"127.0.0.1:{port}")
+        return server
+
+    grpc.aio.server = on_loopback
     Server(port=port).start()
 
 
@@ -49,8 +61,9 @@ def await_answer(client: Client) -> None:
 
 def main() -> None:
     port = str(free_port())
-    parts = [subprocess.Popen([sys.executable, __file__, role, port], stdout=2) for role in ("gateway", "node")]
+    parts: list[subprocess.Popen[bytes]] = []
     try:
+        parts += (subprocess.Popen([sys.executable, __file__, role, port], stdout=2) for role in ("gateway", "node"))
         client = Client(f"127.0.0.1:{port}")
         await_answer(client)
         # Its client blocks, so that outstanding calls are threads.
