@@ -47,9 +47,10 @@ def _replies(process: subprocess.Popen[bytes], count: int) -> dict[str, Reply]:
     return {call_id.decode(): decode_reply(reply) for call_id, reply in pairs}
 
 
-@pytest.mark.parametrize("mode", ["routed", "direct"])
+# Two nodes at once are told apart only by a router: two direct clients may choose both for one id.
+@pytest.mark.parametrize(("mode", "nodes"), [("routed", ["one", "two"]), ("direct", ["one"])])
 def test_a_client_killed_and_restarted_with_the_same_ids_is_answered_from_the_first_results(
-    settings: Settings, tmp_path: Path, mode: str
+    settings: Settings, tmp_path: Path, mode: str, nodes: list[str]
 ) -> None:
     history, journal = History(), tmp_path / "journal"
     ids = [uuid.uuid4().hex for _ in range(CALLS)]
@@ -57,8 +58,9 @@ def test_a_client_killed_and_restarted_with_the_same_ids_is_answered_from_the_fi
         history.invoke(call_id)
     with system(settings) as running:
         running.launch("router", "router")
-        running.launch("node", "inference")
-        running.await_up("router", "node")
+        for node in nodes:
+            running.launch(node, "inference")
+        running.await_up("router", *nodes)
         with _client(settings, mode, journal, ids) as doomed:
             first = _replies(doomed, CALLS // 3)  # the others run, or wait
         with _client(settings, mode, journal, ids) as restarted:
@@ -72,6 +74,7 @@ def test_a_client_killed_and_restarted_with_the_same_ids_is_answered_from_the_fi
     verdict.require(one_record=False)  # a reply to each of the two clients
     assert not verdict.ran_twice
     assert len(first) == CALLS // 3
+    assert {reply.node_id for reply in second.values()} == set(nodes)
     assert {call_id: second[call_id].result for call_id in first} == {key: one.result for key, one in first.items()}
     written = defaultdict(set)
     for message in everything(settings, "replies"):

@@ -15,6 +15,9 @@ pytestmark = [pytest.mark.broker, pytest.mark.faults, pytest.mark.timeout(280)]
 
 WORK = {"function": "mark_and_wait", "rest": (40,), "outstanding": 200}
 """Two hundred calls of 40 ms, all running at once."""
+TAKEOVER_S = 3.0
+"""From a node's death to the last reply of what it held: its session's 1.5 s (`EASYREMOTE_GROUP_SESSION_MS`), then the
+group's next heartbeat and the work. Measured on two busy cores: 1.5 to 1.9 s."""
 
 
 def _with_a_router(running: System, *nodes: str) -> None:
@@ -42,7 +45,7 @@ def test_a_node_killed_with_200_calls_in_flight_costs_no_caller_its_one_reply(
         verdict = judge(settings, history, journal=journal, seed=seed)
     verdict.require()
     assert len(waiting) > 150
-    assert took_s < 10
+    assert took_s < TAKEOVER_S
     assert verdict.ran_twice <= waiting  # only what was in flight
 
 

@@ -26,7 +26,7 @@ def main(mode: str, journal: str, *ids: str) -> None:
     with Client(direct=mode == "direct") as client:
         calls = []
         for number, call_id in enumerate(ids):
-            options = CallOptions(id=call_id, timeout_s=60)
+            options = CallOptions(id=call_id, timeout_s=60, strategy="round_robin")
             calls.append(client.submit("stamp", journal, call_id, number * STEP_MS, options=options))
             calls[-1].add_done_callback(partial(lambda call, _: _print(call), calls[-1]))
         for call in calls:
