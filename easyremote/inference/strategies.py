@@ -90,7 +90,7 @@ def least_wait(candidates: Sequence[Candidate], now_ms: float) -> list[float]:
 
     It is finished after what is in flight times what each costs, and its own cost. By what is known of either, a
     quarter more is as good; among these an idle node is sure to begin at once, and the quick one is left to the next
-    call. See `docs/decisions/0007-balancing.md`.
+    call. See `docs/decisions/0008-balancing.md`.
     """
     # Whole calls: that one is half done is not counted, which would give the slow nodes the next one too early.
     waits = []

@@ -21,7 +21,6 @@ __all__ = ["GATHER_S", "Follower"]
 log = structlog.get_logger(__name__)
 
 GATHER_S = 0.1
-_GATHER_BYTES = 256 * 1024
 _POLL_S = 0.2
 _METADATA_S = 10.0
 _RETRY_S = 0.05
@@ -85,13 +84,15 @@ class Follower:
                 "enable.auto.commit": False,
                 # Compaction and transactions leave holes, so the last record may not stand right before the end: the
                 # end is told as an event too, though only where no more records come all the time.
-                "enable.partition.eof": start == "beginning",
-                "fetch.min.bytes": _GATHER_BYTES if gather else 1,
-                "fetch.wait.max.ms": int(GATHER_S * 1000) if gather else 500,
+                "enable.partition.eof": start == "beginning" or gather,
+                "fetch.min.bytes": 1,
+                # Who gathers asks now and then, and is answered at once.
+                "fetch.wait.max.ms": 0 if gather else 500,
                 "fetch.queue.backoff.ms": 2,
                 "auto.offset.reset": "earliest",
             }
         )
+        self._at_end: set[int] = set()
         self._behind: dict[int, int] = {}  # the partitions not read to where they ended at the start: their ends
         try:
             places = self._places(start, partitions, back)
@@ -99,6 +100,7 @@ class Follower:
             self._consumer.close()
             raise BrokerUnavailable(f"{topic} cannot be read: no Kafka answers ({error})") from error
         self.starts = places
+        self._gather = gather
         if not self._behind:
             self._caught_up.set()
         self._consumer.assign([TopicPartition(topic, number, place) for number, place in places.items()])
@@ -161,10 +163,20 @@ class Follower:
                     self._receive(good)
                 if not self._behind:
                     self._caught_up.set()
+                if self._gather and len(self._at_end) == len(self.starts):
+                    self._rest()
         except Exception:  # the end of the thread: it must not go unheard
             log.exception("follower failed", topic=self.topic)
         finally:
             self._consumer.close()
+
+    def _rest(self) -> None:
+        # A reader that waits at the broker is looked at with each record that is written, which costs each call there.
+        everything = [TopicPartition(self.topic, number) for number in self.starts]
+        self._consumer.pause(everything)
+        self._stopping.wait(GATHER_S)
+        self._at_end.clear()
+        self._consumer.resume(everything)
 
     def _is_record(self, message: Message) -> bool:
         error = message.error()
@@ -175,6 +187,7 @@ class Follower:
             return True
         if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001  # librdkafka's own codes begin so
             self._behind.pop(number, None)
+            self._at_end.add(number)
             return False
         if error.code() in (KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT):  # noqa: SLF001
             log.warning("the broker cannot be reached just now; trying on", topic=self.topic)
