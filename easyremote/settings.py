@@ -14,16 +14,23 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from easyremote.errors import ConfigError
 
-__all__ = ["ROLES", "Role", "Settings", "Strategy", "load_settings", "user_data_dir"]
+__all__ = ["ROLES", "Backend", "Role", "Settings", "Strategy", "load_settings", "user_cache_dir", "user_data_dir"]
 
 Role = Literal["router", "streams", "inference", "edge"]
 Strategy = Literal["round_robin", "least_connections", "resource_aware", "model_affinity", "least_wait"]
+Backend = Literal["torch", "onnx", "onnx-int8"]
 ROLES: tuple[Role, ...] = ("router", "streams", "inference", "edge")
 
 
 def user_data_dir() -> Path:
     """Return where this user's programs keep data, by the XDG base directory specification."""
     base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(base) / "easyremote"
+
+
+def user_cache_dir() -> Path:
+    """Return where this user's programs keep what can be made again, by the XDG base directory specification."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "easyremote"
 
 
@@ -64,6 +71,9 @@ class Settings(BaseSettings):
     )
     image_model: str | None = Field(
         default=None, description="a model of one's own for images: a state dict of ResNet-50 or module:Class"
+    )
+    backend: Backend = Field(
+        default="torch", description="what computes the models that come along; one that lacks it takes the next best"
     )
     functions: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(), description="modules whose registered functions the node serves, comma separated"

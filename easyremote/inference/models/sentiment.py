@@ -13,12 +13,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from easyremote.errors import InvalidInput, ModelError
+from easyremote.inference.models.backends import checked_backend
 from easyremote.inference.models.base import BaseAIModel
 from easyremote.inference.models.devices import best_device
+from easyremote.inference.models.onnx import Export, OnnxNetwork, onnx_network
 from easyremote.inference.models.sources import PACKAGE_PREFIX, package_path
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from easyremote.settings import Backend
 
 __all__ = ["ADAPTER", "LABELS", "BertSentimentModel", "encoder_folder"]
 
@@ -60,6 +64,8 @@ class BertSentimentModel(BaseAIModel):
         Folder, hub name or `package:NAME/folder` of a sequence classifier of three labels (0 negative, 1 neutral,
         2 positive, or as its configuration names them); unset: the MiniLM encoder of the extra 'inference' with the
         adapter that ships here.
+    backend : {"torch", "onnx", "onnx-int8"}
+        What computes it; ONNX Runtime needs the extra 'onnx'.
 
     References
     ----------
@@ -68,10 +74,12 @@ class BertSentimentModel(BaseAIModel):
 
     name: ClassVar[str] = "minilm_sentiment"
     function: ClassVar[str] = "text_sentiment_analysis"
+    backends: ClassVar[tuple[Backend, ...]] = ("torch", "onnx", "onnx-int8")
 
-    def __init__(self, weights: str | None = None) -> None:
+    def __init__(self, weights: str | None = None, backend: Backend = "torch") -> None:
         super().__init__()
         self._weights = weights
+        self._backend = checked_backend(type(self), backend)
         self._device: Literal["cuda", "cpu"] = "cpu"
         self._labels: tuple[str, ...] = LABELS
         self._tokenizer: Any = None  # Any: its stub knows no `encode_batch_fast`
@@ -108,6 +116,8 @@ class BertSentimentModel(BaseAIModel):
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(min(_MAX_TOKENS, network.config.max_position_embeddings))
         self._pad_id = tokenizer.pad_token_id or 0
+        if self._backend != "torch":
+            return onnx_network(_export(self.name, network.eval()), quantized=self._backend == "onnx-int8")
         self._device = best_device()
         return network.eval().to(self._device)
 
@@ -195,14 +205,16 @@ class BertSentimentModel(BaseAIModel):
         return found
 
     def _pass(self, texts: list[list[int]]) -> NDArray[np.float32]:
-        import torch
-
         longest = max(map(len, texts))
         ids = np.full((len(texts), longest), self._pad_id, np.int64)
         mask = np.zeros((len(texts), longest), np.int64)
         for row, text in enumerate(texts):
             ids[row, : len(text)] = text
             mask[row, : len(text)] = 1
+        if isinstance(self.model, OnnxNetwork):
+            return self.model(input_ids=ids, attention_mask=mask)
+        import torch
+
         with torch.inference_mode():
             logits = self.model(
                 input_ids=torch.from_numpy(ids).to(self._device), attention_mask=torch.from_numpy(mask).to(self._device)
@@ -224,6 +236,31 @@ def _classifier(source: str) -> tuple[Any, dict[str, Any]]:
     )
     network, found = loaded
     return network, found
+
+
+def _export(name: str, network: Any) -> Export:
+    import torch
+
+    class Logits(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+            logits: torch.Tensor = self.network(input_ids=input_ids, attention_mask=attention_mask).logits
+            return logits
+
+    ids = torch.ones((3, 9), dtype=torch.long)
+    mask = torch.ones_like(ids)
+    mask[1, 5:] = 0  # without padding the exporter would leave the mask out
+    varies = {0: "texts", 1: "tokens"}
+    return Export(
+        name,
+        # The exporter gives every layer the wrapper's mode back: one in training would switch dropout on.
+        Logits().eval(),
+        {"input_ids": ids, "attention_mask": mask},
+        {"input_ids": varies, "attention_mask": varies, "output": {0: "texts"}},
+    )
 
 
 def _labels_of(config: Any, source: str) -> tuple[str, ...]:
