@@ -23,6 +23,7 @@ def call(
     ] = None,
     timeout: Annotated[float, typer.Option(help="Seconds to wait.", min=0.001)] = 30.0,
     target: Annotated[str | None, typer.Option(help="This node and no other.")] = None,
+    stream: Annotated[bool, typer.Option("--stream", help="Print a generator's items, a line each, as made.")] = False,
 ) -> None:
     """Call a function and print its result as JSON."""
     from easyremote.inference.client import CallOptions, Client
@@ -30,8 +31,13 @@ def call(
 
     values = [_argument(one) for one in arguments or []]
     with Client() as client:
-        result = client.call(function, *values, options=CallOptions(timeout_s=timeout, target=target))
-    typer.echo(encode_reply(result).decode())
+        options = CallOptions(timeout_s=timeout, target=target)
+        if not stream:
+            typer.echo(encode_reply(client.call(function, *values, options=options)).decode())
+            return
+        with client.stream(function, *values, options=options) as items:
+            for item in items:
+                typer.echo(encode_reply(item).decode())
 
 
 @told

@@ -4,29 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, InvalidStateError
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-import msgspec
 from msgspec import UNSET
 
-from easyremote.errors import CallError, EasyRemoteError, call_error
+from easyremote.errors import CallError, EasyRemoteError
+from easyremote.inference.items import AsyncItems, Items, error_of
 from easyremote.inference.session import CallOptions, Session
 from easyremote.settings import load_settings
 from easyremote.topics.records import Reply
 
 if TYPE_CHECKING:
     from easyremote.settings import Settings
+    from easyremote.topics.claims import Arguments
 
-__all__ = ["AsyncClient", "CallFuture", "CallOptions", "Client"]
+__all__ = ["AsyncClient", "AsyncItems", "CallFuture", "CallOptions", "Client", "Items"]
 
 _DEFAULT = CallOptions()
 
 
 def _result(reply: Reply) -> Any:  # Any: whatever the function returned
-    if reply.error is not UNSET and not isinstance(reply.error, msgspec.UnsetType):
-        raise call_error(reply.error.type, reply.error.message, retriable=reply.error.retriable)
+    error = error_of(reply)
+    if error is not None:
+        raise error
     return None if reply.result is UNSET else reply.result
 
 
@@ -111,6 +114,28 @@ class Client:
         """Call a function and return the whole reply: who answered, which model, how long each part took."""
         return self.submit(function, *args, options=options, **kwargs).result()
 
+    def stream(self, function: str, /, *args: Any, options: CallOptions = _DEFAULT, **kwargs: Any) -> Items:
+        """Call a generator function and return its items, as they are made.
+
+        Any other function's result is the only item. `options.timeout_s` is for the whole stream.
+
+        Raises
+        ------
+        CallError
+            While iterating, after the items that came: what went wrong.
+
+        Examples
+        --------
+        ::
+
+            with client.stream("count", 10) as items:
+                for item in items:
+                    print(item)
+        """
+        items = Items(self._session, function, options.from_seq)
+        items.id = self._session.submit(function, args, kwargs, options, items.end, items.come)
+        return items
+
     def cancel(self, call_id: str) -> None:
         """Withdraw a call by its id, whoever sent it; its caller is told `CallCancelled`, unless it was answered.
 
@@ -170,9 +195,7 @@ class AsyncClient:
         """Call a function and return the whole reply; as `Client.reply`."""
         session, loop = self._opened()
         future: asyncio.Future[Reply] = loop.create_future()
-        arguments = session.encode(function, args, kwargs)
-        if session.has_large(arguments):
-            arguments = await asyncio.to_thread(session.check_in, function, arguments)
+        arguments = await self._checked_in(session, function, args, kwargs)
         call_id = session.send(function, arguments, options, lambda outcome: self._wake(future, outcome))
         try:
             return await future
@@ -180,9 +203,26 @@ class AsyncClient:
             session.abandon(call_id)
             raise
 
+    def stream(self, function: str, /, *args: Any, options: CallOptions = _DEFAULT, **kwargs: Any) -> AsyncItems:
+        """Call a generator function and return its items, as they are made; as `Client.stream`, with `async`."""
+        session, loop = self._opened()
+
+        async def send(items: AsyncItems) -> str:
+            arguments = await self._checked_in(session, function, args, kwargs)
+            return session.send(function, arguments, options, items.end, items.come)
+
+        return AsyncItems(session, loop, function, options.from_seq, send)
+
     def cancel(self, call_id: str) -> None:
         """Withdraw a call by its id; as `Client.cancel`. A task that awaits a call and is cancelled does so itself."""
         self._opened()[0].cancel(call_id)
+
+    @staticmethod
+    async def _checked_in(session: Session, function: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Arguments:
+        arguments = session.encode(function, args, kwargs)
+        if session.has_large(arguments):
+            arguments = await asyncio.to_thread(session.check_in, function, arguments)
+        return arguments
 
     def _opened(self) -> tuple[Session, asyncio.AbstractEventLoop]:
         if self._session is None or self._loop is None:

@@ -19,6 +19,7 @@ from easyremote.inference.queues import Fifo, Ranked
 from easyremote.inference.replies import ReplyMaker
 from easyremote.inference.running import Runner, argument_of
 from easyremote.inference.stalls import StallWatch, jobs_of
+from easyremote.inference.streaming import SendItem
 from easyremote.topics.claims import ClaimDesk
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ __all__ = ["Executor", "Job", "Outcome"]
 log = structlog.get_logger(__name__)
 
 _FUNCTION_THREADS = 4
+_STREAM_THREADS = 8
+"""A generator holds its thread until its end; it must not keep the other functions from theirs."""
 _QUICK_BATCH = 64
 _QUICK_MS = 0.5
 """Waking a thread costs about as much as such a function, so one thread takes all that wait."""
@@ -54,6 +57,8 @@ class Executor:
         ends without a reply.
     failed : callable
         Told of an error of this program itself, and when so much hangs that it should end.
+    send_item : SendItem, optional
+        Sends the items of streams; unset: the items of every generator come in one reply.
     """
 
     def __init__(
@@ -63,15 +68,17 @@ class Executor:
         answer: Callable[[Job, Outcome], None],
         wanted: Callable[[Job], bool],
         failed: Callable[[Exception], None],
+        send_item: SendItem | None = None,
     ) -> None:
         self._settings = settings
         self._node = node
         self._failed = failed
         self._desk = ClaimDesk(settings)
         replies = ReplyMaker(node, settings.node_id, settings.max_payload_bytes, self._desk)
-        self._runner = Runner(node, replies, self._desk, answer, wanted)
+        self._runner = Runner(node, replies, self._desk, answer, wanted, send_item)
         run_each = self._runner.run_each
         self._functions = Lane("functions", self._ranked(1, _ANY_BYTES), run_each, failed, threads=_FUNCTION_THREADS)
+        self._streams = Lane("streams", self._ranked(1, _ANY_BYTES), run_each, failed, threads=_STREAM_THREADS)
         self._quick = Lane("quick functions", Fifo(_QUICK_BATCH), run_each, failed)
         self._models: dict[str, Lane] = {}
         for model in node.models:
@@ -112,6 +119,8 @@ class Executor:
         lane: Lane | None
         if function.many is not None and function.model is not None:
             lane = self._models.get(function.model)
+        elif function.is_stream and not function.is_async:
+            lane = self._streams
         else:
             lane = self._quick if self._node.stats.is_quick(function.name, _QUICK_MS) else self._functions
         if lane is None or not lane.put(job):
@@ -119,7 +128,9 @@ class Executor:
             self._runner.fail(job, UnknownFunction(unloaded))
 
     def cancel(self, job: Job) -> None:
-        """Withdraw a job: one that waits is not run, a coroutine is cancelled; a plain function or a pass goes on.
+        """Withdraw a job: one that waits is not run, a coroutine is cancelled, a generator is closed at its next item.
+
+        A plain function or a pass goes on.
 
         Its caller is told `CallCancelled` at once, whichever it is.
         """
@@ -139,7 +150,7 @@ class Executor:
         return all(closed)
 
     def _lanes(self) -> list[Lane]:
-        return [self._functions, self._quick, *self._models.values()]
+        return [self._functions, self._streams, self._quick, *self._models.values()]
 
     def _ranked(self, max_items: int, max_bytes: int, key: Callable[[Job], Hashable] = lambda _job: None) -> Ranked:
         return Ranked(Batcher(max_items=max_items, max_bytes=max_bytes), self._runner.expire, wall_ms, key)
@@ -181,7 +192,7 @@ class Executor:
                 self._give_up(by_hand[hand], hand, doing)
             for job, since_s in list(self._runner.on_loop.items()):
                 limit_s = self._limit_s(job)
-                if limit_s is not None and now_s - since_s > limit_s:
+                if limit_s is not None and now_s - max(since_s, job.progress_s) > limit_s:
                     self._tell_timeout(job)
                     self._runner.stop(job)
 

@@ -30,7 +30,8 @@ class Function:
     name : str
         What callers name.
     call : callable
-        Synchronous, or a coroutine function.
+        Synchronous, or a coroutine function; or a generator function or an async generator function, whose items are
+        sent as they are made to who asks for a stream, and as one list to who does not.
     model : str or None
         Name of the model that answers, where one does.
     many : callable or None
@@ -39,7 +40,7 @@ class Function:
     retry_on : tuple of exception classes
         What it may raise and be tried again after, beside what says itself that it is `retriable`.
     limit_s : float or None
-        How long it may run, s; 0: as long as it likes; None: `EASYREMOTE_CALL_LIMIT_S`.
+        How long it may run, or make no item, s; 0: as long as it likes; None: `EASYREMOTE_CALL_LIMIT_S`.
     """
 
     name: str
@@ -53,7 +54,9 @@ class Function:
     _in_order: tuple[tuple[str, Decoder], ...] = field(init=False, repr=False)
     _required: int = field(init=False, repr=False)
     is_async: bool = field(init=False)
-    """Whether the function is a coroutine function and so runs on the event loop."""
+    """Whether the function is a coroutine function or an async generator function and so runs on the event loop."""
+    is_stream: bool = field(init=False)
+    """Whether the function makes items, one after another."""
 
     def __post_init__(self) -> None:
         signature = inspect.signature(self.call)
@@ -73,7 +76,9 @@ class Function:
         object.__setattr__(self, "_in_order", tuple((one.name, decoders[one.name]) for one in plain if is_plain))
         required = sum(one.default is inspect.Parameter.empty for one in plain)
         object.__setattr__(self, "_required", required)
-        object.__setattr__(self, "is_async", inspect.iscoroutinefunction(self.call))
+        makes_items_async = inspect.isasyncgenfunction(self.call)
+        object.__setattr__(self, "is_async", makes_items_async or inspect.iscoroutinefunction(self.call))
+        object.__setattr__(self, "is_stream", makes_items_async or inspect.isgeneratorfunction(self.call))
 
     def arguments(self, args: Sequence[Raw], kwargs: dict[str, Raw]) -> tuple[list[Any], dict[str, Any]]:
         """Return a call's arguments, decoded by the function's type hints.
@@ -188,7 +193,8 @@ def function(
     Parameters
     ----------
     call : callable
-        The function, synchronous or a coroutine function; arguments and result must have a form in JSON.
+        The function: synchronous, a coroutine function, or a generator function of either kind, which streams its
+        items; arguments and results must have a form in JSON.
     name : str, optional
         What callers name; the function's own name if unset.
     retry_on : tuple of exception classes
@@ -196,8 +202,8 @@ def function(
         one, as it is when an exception says `retriable = True` itself. After any other exception it is not: whether
         it may run twice is for its author to say.
     limit_s : float, optional
-        How long it may run, s, before its caller is told `CallTimeout`; 0: as long as it likes; unset: as
-        `EASYREMOTE_CALL_LIMIT_S` says.
+        How long it may run, s, before its caller is told `CallTimeout`; of a generator, how long it may take to the
+        next item; 0: as long as it likes; unset: as `EASYREMOTE_CALL_LIMIT_S` says.
 
     Examples
     --------

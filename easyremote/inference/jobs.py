@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from easyremote.inference.streaming import ItemStream
     from easyremote.topics.wire import Call
 
 __all__ = ["Job", "Outcome"]
@@ -35,6 +36,10 @@ class Job:
     """The record's value, which travels on as it came if the call does."""
     stop: Callable[[], Any] | None = None
     """Stops what runs, where it can be stopped."""
+    stream: ItemStream | None = None
+    """Where its items go, if it makes items and its caller wants them one by one."""
+    progress_s: float = 0.0
+    """When its newest step on the event loop began, by the monotonic clock; infinite while it waits for the broker."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from easyremote.inference.jobs import Job
     from easyremote.inference.node import AINodeManager
     from easyremote.topics.claims import ClaimDesk
+    from easyremote.topics.wire import Call
 
-__all__ = ["ReplyMaker"]
+__all__ = ["ReplyMaker", "as_json"]
 
 log = structlog.get_logger(__name__)
 
@@ -47,6 +48,10 @@ class ReplyMaker:
         self._max_payload_bytes = max_payload_bytes
         self._desk = desk
 
+    def most_bytes(self, call: Call) -> int:
+        """Return how large a call's result may be, bytes."""
+        return self._desk.max_bytes if call.claim_result else self._max_payload_bytes
+
     def success(self, job: Job, function: Function, result: Any, shared_by: int = 1) -> Outcome:
         """Return the outcome of a call that has a result, if it can be sent; `shared_by` calls took its time."""
         timings = _timings(job)
@@ -62,8 +67,10 @@ class ReplyMaker:
             attempts=job.call.attempt,
             timings_ms=timings,
         )
+        if job.stream is not None:
+            reply = structs.replace(reply, seq=job.stream.count, final=True)
         try:
-            value = _json(reply)
+            value = as_json(reply)
             if job.call.claim_result and self._desk.is_large(value):
                 return Outcome(b"", claimed=lambda: self._claimed(job, reply, shared_by))
             self._refuse_large(value, "result", function.name)
@@ -74,7 +81,7 @@ class ReplyMaker:
 
     def _claimed(self, job: Job, reply: Reply, shared_by: int) -> Outcome:
         try:
-            blob = self._desk.put(_json(reply.result), f"result of {reply.function}")
+            blob = self._desk.put(as_json(reply.result), f"result of {reply.function}")
         except EasyRemoteError as error:
             return self.failure(job, error)
         self._node.stats.record(job.call.function, reply.timings_ms.executed / 1000 / shared_by, ok=True)
@@ -100,7 +107,34 @@ class ReplyMaker:
             attempts=job.call.attempt,
             timings_ms=timings,
         )
+        if job.stream is not None:
+            reply = structs.replace(reply, seq=job.stream.count, final=True)
         return Outcome(encode_reply(reply), error, retriable)
+
+    def item(self, job: Job, function: Function, seq: int, item: Any) -> bytes:  # Any: whatever it yields
+        """Return the record of one item of a stream.
+
+        Raises
+        ------
+        RemoteError
+            If it has no form in JSON.
+        PayloadTooLarge
+            If it is larger than the limit.
+        """
+        reply = Reply(
+            id=job.call.id,
+            function=function.name,
+            status="ok",
+            result=item,
+            node_id=self._node_id,
+            model=None,
+            model_version=None,
+            attempts=job.call.attempt,
+            timings_ms=_timings(job),
+            seq=seq,
+            final=False,
+        )
+        return self.encoded(reply, f"item {seq}", function.name)
 
     def encoded(self, value: Any, what: str, function: str) -> bytes:  # Any: whatever a function returned
         """Return a value as JSON; `what` it is of which function is for the message.
@@ -112,7 +146,7 @@ class ReplyMaker:
         PayloadTooLarge
             If it is larger than the limit.
         """
-        encoded = _json(value)
+        encoded = as_json(value)
         self._refuse_large(encoded, what, function)
         return encoded
 
@@ -124,7 +158,14 @@ class ReplyMaker:
             )
 
 
-def _json(value: Any) -> bytes:  # Any: whatever a function returned
+def as_json(value: Any) -> bytes:  # Any: whatever a function returned
+    """Return a result as JSON.
+
+    Raises
+    ------
+    RemoteError
+        If it has no form in JSON.
+    """
     try:
         return encode_reply(value)
     except (TypeError, ValueError, msgspec.MsgspecError, RecursionError) as error:

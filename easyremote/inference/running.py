@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Container, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Container, Coroutine, Generator, Sequence
 from concurrent.futures import CancelledError, Future
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -13,8 +13,11 @@ from easyremote.clock import monotonic_s, wall_ms
 from easyremote.errors import CallCancelled, CallError, DeadlineExceeded
 from easyremote.inference.forward import Poison, run_halving
 from easyremote.inference.replies import ReplyMaker
+from easyremote.inference.streaming import Collected, ItemSink, ItemStream, SendItem, drain, drain_async
 
 if TYPE_CHECKING:
+    from msgspec import Raw, UnsetType
+
     from easyremote.inference.functions import Function
     from easyremote.inference.jobs import Job, Outcome
     from easyremote.inference.lanes import Hand
@@ -44,6 +47,8 @@ class Runner:
         `(job, outcome)`: takes every job's outcome.
     wanted : callable
         `(job) -> bool`: asked once, before a job is run or answered without having run.
+    send_item : SendItem, optional
+        Sends the items of streams; unset: the items of every generator come in one reply.
     """
 
     def __init__(
@@ -53,6 +58,7 @@ class Runner:
         desk: ClaimDesk,
         answer: Callable[[Job, Outcome], None],
         wanted: Callable[[Job], bool],
+        send_item: SendItem | None = None,
     ) -> None:
         self.lock = threading.Lock()
         self.loop: asyncio.AbstractEventLoop | None = None
@@ -64,12 +70,13 @@ class Runner:
         self._desk = desk
         self._answer = answer
         self._wanted = wanted
+        self._send_item = send_item
 
     def run_each(self, jobs: Sequence[Job], hand: Hand) -> None:
         """Run jobs one after another."""
         for job in jobs:
             if self._starts(job, hand):
-                self._run(job)
+                self._run(job, hand)
 
     def run_together(self, jobs: Sequence[Job], hand: Hand) -> None:
         """Run jobs of a model in one pass for each of its functions."""
@@ -159,23 +166,48 @@ class Runner:
                 return False
             job.ended = True
             first, job.begun = not job.begun, True
+        if job.stream is not None:
+            job.stream.settle()
         return not first or self._wanted(job)
 
-    def _run(self, job: Job) -> None:
+    def _run(self, job: Job, hand: Hand) -> None:
         try:
             function = self._node.registry.get(job.call.function)
             given = self._desk.redeem(job.call)
             args, kwargs = function.arguments(given.args, given.kwargs)
+            work = function.call(*args, **kwargs)
+            items = self._items(job, function) if function.is_stream else None
             if function.is_async and self.loop is not None:
-                self.run_on_loop(
-                    job, function.call(*args, **kwargs), lambda done: self._ended_on_loop(job, function, done)
-                )
+                if items is not None:
+                    work = self._stream_on_loop(work, items)
+                self.run_on_loop(job, work, lambda done: self._ended_on_loop(job, function, done))
                 return
-            result = function.call(*args, **kwargs)
+            result = work if items is None else self._stream(work, items, hand)
         except Exception as error:  # noqa: BLE001  # a user's function may raise anything, and its caller is told
             self.fail(job, error)
         else:
             self.succeed(job, function, result)
+
+    def _items(self, job: Job, function: Function) -> ItemSink:
+        if not job.call.stream or self._send_item is None:
+            return Collected(job, function, self._replies)
+        job.stream = ItemStream(job, function, self._replies, self._send_item)
+        return job.stream
+
+    def _stream(self, generator: Generator[Any, Any, Any], items: ItemSink, hand: Hand) -> list[Raw] | UnsetType:
+        if not drain(generator, items, hand):
+            self._drop(items.job)
+        return items.result
+
+    async def _stream_on_loop(self, generator: AsyncGenerator[Any, Any], items: ItemSink) -> list[Raw] | UnsetType:
+        if not await drain_async(generator, items):
+            self._drop(items.job)
+        return items.result
+
+    def _drop(self, job: Job) -> None:
+        # Its outcome is told already, or is not this node's to tell.
+        with self.lock:
+            job.ended = True
 
     def _ended_on_loop(self, job: Job, function: Function, done: Future[Any]) -> None:
         try:

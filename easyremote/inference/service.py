@@ -17,6 +17,7 @@ from easyremote.inference.execution import Executor, Job, Outcome
 from easyremote.inference.ledger import Ledger
 from easyremote.inference.results import Answer
 from easyremote.inference.retrying import FailedCalls, next_delay_ms
+from easyremote.inference.sender import ItemSender
 from easyremote.inference.suspects import Suspects
 from easyremote.topics.catalog import REPLIES, RESULTS, inference_topic
 from easyremote.topics.doneset import decode_done
@@ -110,6 +111,7 @@ class NodeService(Service):
             answer=self._answer,
             wanted=self._start,
             failed=self._fail,
+            send_item=ItemSender(producer, self._ledger, self._make_room, self._fail).send,
         )
         self._suspects = Suspects(settings, producer, run=self._executor.put, refuse=self._refuse)
         self._duplicates = Duplicates(answers, run=self._suspects.admit, repeat=self._repeat)
@@ -330,7 +332,8 @@ class NodeService(Service):
         call = job.call
         left = max(0, self._ledger.pending - 1)
         sent = sent_header(call.sent_ms)
-        send_reply(self._producer, call.address, call.traceparent, (call.id, value), delivered, left, sent)
+        reply = (call.id, value)
+        send_reply(self._producer, call.address, call.traceparent, reply, delivered, left, sent, in_order=call.stream)
 
     def _tell_nodes(self, job: Job, value: bytes) -> None:
         # They follow `replies`; what went elsewhere they are told before it counts as done.

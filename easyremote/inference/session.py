@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["CallOptions", "Session"]
 
 Ended = Callable[[Reply | EasyRemoteError], None]
+Came = Callable[[Reply], None]
 
 _CAUGHT_UP_S = 10.0
 _SWEEP_S = 0.1
@@ -49,7 +50,10 @@ class CallOptions:
     ----------
     timeout_s : float
         The call's deadline, after which no node begins it, s. Its reply is waited for 1.5 s longer, for the word on
-        why it was not done.
+        why it was not done. For a stream, all of it is meant.
+    from_seq : int
+        Of a stream: the first item that is sent, from 0. A function that makes the same items for the same arguments
+        can so be taken up where an earlier call was left.
     """
 
     timeout_s: float = 30.0
@@ -59,10 +63,12 @@ class CallOptions:
     strategy: Strategy | None = None
     model: str | None = None
     priority: Literal["high", "normal", "low"] = "normal"
+    from_seq: int = 0
 
 
 class _Waiting(msgspec.Struct):
     ended: Any  # Any: msgspec cannot look into a callable's type
+    came: Any  # Any: as above
     deadline: float
     function: str
     node_id: str | None
@@ -112,13 +118,20 @@ class Session:
         self._sweeper.start()
 
     def submit(
-        self, function: str, args: Sequence[Any], kwargs: dict[str, Any], options: CallOptions, ended: Ended
+        self,
+        function: str,
+        args: Sequence[Any],
+        kwargs: dict[str, Any],
+        options: CallOptions,
+        ended: Ended,
+        came: Came | None = None,
     ) -> str:
         """Send a call and return its id; `ended` gets its reply, or why there is none, once and on another thread.
 
-        It waits for the blob store if an argument is large.
+        With `came` it asks for a stream, whose items go there before. It waits for the blob store if an argument is
+        large.
         """
-        return self.send(function, self.check_in(function, self.encode(function, args, kwargs)), options, ended)
+        return self.send(function, self.check_in(function, self.encode(function, args, kwargs)), options, ended, came)
 
     @staticmethod
     def encode(function: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Arguments:
@@ -145,14 +158,16 @@ class Session:
         """Put large arguments into the blob store; what `send` takes is returned."""
         return self._desk.check_in(function, arguments) if self._desk.has_large(arguments) else arguments
 
-    def send(self, function: str, arguments: Arguments, options: CallOptions, ended: Ended) -> str:
+    def send(
+        self, function: str, arguments: Arguments, options: CallOptions, ended: Ended, came: Came | None = None
+    ) -> str:
         """Do as `submit` does with arguments that have gone through `encode` and `check_in`; it waits for nothing."""
         call_id = options.id or uuid7(time.time_ns() // 1_000_000)
         correlation_id = call_id.encode()
-        value = self._value(call_id, function, arguments, options)
+        value = self._value(call_id, function, arguments, options, stream=came is not None)
         topic, partition, node_id = self._route(function, options)
         deadline = time.monotonic() + options.timeout_s + _LAST_WORD_S
-        waiting = _Waiting(ended, deadline, function, node_id, wall_ms())
+        waiting = _Waiting(ended, came, deadline, function, node_id, wall_ms())
         if self._waiting.setdefault(correlation_id, waiting) is not waiting:
             raise CallError(f"a call of id {call_id} is already waiting in this client")
 
@@ -206,7 +221,7 @@ class Session:
         for correlation_id in list(self._waiting):
             self._end(correlation_id, CallError("the client was closed before the reply came"))
 
-    def _value(self, call_id: str, function: str, arguments: Arguments, options: CallOptions) -> bytes:
+    def _value(self, call_id: str, function: str, arguments: Arguments, options: CallOptions, *, stream: bool) -> bytes:
         request = Request(
             function=function,
             args=arguments.args,
@@ -218,6 +233,8 @@ class Session:
             model=options.model,
             priority=options.priority,
             timeout_s=options.timeout_s,
+            stream=stream,
+            from_seq=options.from_seq,
             claims=arguments.claims,
             claim_result=self._desk.is_used,
         )
@@ -251,10 +268,17 @@ class Session:
             except msgspec.MsgspecError as error:
                 self._end(correlation_id, CallError(f"the reply cannot be read: {error}"), in_flight)
                 continue
-            if isinstance(reply.result_claim, Blob):
+            if reply.final is False:
+                self._come(correlation_id, reply)
+            elif isinstance(reply.result_claim, Blob):
                 self._fetchers.submit(self._end_large, correlation_id, reply, reply.result_claim, in_flight)
             else:
                 self._end(correlation_id, reply, in_flight)
+
+    def _come(self, correlation_id: bytes, item: Reply) -> None:
+        waiting = self._waiting.get(correlation_id)
+        if waiting is not None and waiting.came is not None:
+            waiting.came(item)
 
     def _end_large(self, correlation_id: bytes, reply: Reply, blob: Blob, in_flight: bytes | None) -> None:
         outcome: Reply | EasyRemoteError

@@ -62,7 +62,7 @@ class ClaimDesk:
     def __init__(self, settings: Settings, store: BlobStore | None = None) -> None:
         self._store = store or open_store(settings)
         self._claim_bytes = settings.claim_bytes
-        self._max_bytes = settings.max_blob_bytes
+        self.max_bytes = settings.max_blob_bytes
         self.is_used = settings.claim_bytes < settings.max_payload_bytes
         """Whether anything can go by the store: what fits into a record does not have to."""
 
@@ -176,7 +176,7 @@ class ClaimDesk:
         return content
 
     def _refuse_above(self, size: int, what: str) -> None:
-        if size > self._max_bytes:
+        if size > self.max_bytes:
             raise PayloadTooLarge(
-                f"{what}: {size} bytes, the limit is {self._max_bytes} bytes (EASYREMOTE_MAX_BLOB_BYTES)"
+                f"{what}: {size} bytes, the limit is {self.max_bytes} bytes (EASYREMOTE_MAX_BLOB_BYTES)"
             )

@@ -79,6 +79,8 @@ class Request(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The arguments that are in the blob store; `null` stands in `args` or `kwargs` for each."""
     claim_result: bool = False
     """Whether the caller takes a large result from the blob store."""
+    from_seq: Annotated[int, Meta(ge=0)] = 0
+    """Of a stream: the first item that is sent."""
 
     def __post_init__(self) -> None:
         if not self.function:
@@ -109,7 +111,11 @@ class TimingsMs(Struct, frozen=True):
 
 
 class Reply(Struct, frozen=True, kw_only=True):
-    """Value of a record on a reply topic; has `result` or `result_claim` if `status` is `ok`, else `error`."""
+    """Value of a record on a reply topic; has `result` or `result_claim` if `status` is `ok`, else `error`.
+
+    An item of a stream has `seq` and a `final` that is false; the stream's end has a true one, and no `result`. A reply
+    without `final` is final.
+    """
 
     id: str
     function: str | None
@@ -123,6 +129,9 @@ class Reply(Struct, frozen=True, kw_only=True):
     model_version: str | None
     attempts: int
     timings_ms: TimingsMs
+    seq: int | UnsetType = UNSET
+    """The item's number, from 0; at the end, how many items there are."""
+    final: bool | UnsetType = UNSET
 
 
 class Cancellation(Struct, frozen=True):

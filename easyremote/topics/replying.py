@@ -89,10 +89,13 @@ def send_reply(  # noqa: PLR0913, PLR0917  # a reply, its address, and what its 
     on_delivery: Delivered,
     in_flight: int | None = None,
     sent: bytes | None = None,
+    *,
+    in_order: bool = False,
 ) -> None:
     """Send an encoded reply, given as (call id, value), to where its caller reads.
 
-    A node says what it has left, and which sending of the call this answers.
+    A node says what it has left, and which sending of the call this answers: an item of a stream, which answers none,
+    says neither. Those of a stream go `in_order`.
     """
     call_id, value = reply
     headers = reply_headers(address.correlation_id, traceparent)
@@ -107,6 +110,7 @@ def send_reply(  # noqa: PLR0913, PLR0917  # a reply, its address, and what its 
         headers=headers,
         partition=address.partition,
         on_delivery=on_delivery,
+        in_order=in_order,
     )
 
 

@@ -94,6 +94,7 @@ class Call(Struct, frozen=True, kw_only=True):
     priority: Priority
     deadline_ms: int | None
     stream: bool
+    from_seq: int
     claims: list[Claim]
     claim_result: bool
     attempt: int
@@ -291,6 +292,7 @@ def _joined(request: Request, given: dict[str, bytes], origin: Origin, namespace
         priority=request.priority,
         deadline_ms=deadline_ms,
         stream=request.stream,
+        from_seq=request.from_seq,
         claims=request.claims,
         claim_result=request.claim_result,
         attempt=int(attempt) if attempt is not None else 1,

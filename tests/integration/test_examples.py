@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -35,6 +38,24 @@ def test_a_model_of_ones_own_in_twenty_lines_is_served(settings: Settings) -> No
     ):
         _model(client)
         _functions(client)
+
+
+def test_the_streaming_example_prints_items_and_leaves_early(settings: Settings) -> None:
+    TopicAdmin(settings).ensure(declarations())
+    with running(settings, "router", "inference", EASYREMOTE_FUNCTIONS="03_streaming", PYTHONPATH=str(EXAMPLES)):
+        environment = os.environ | {
+            "EASYREMOTE_KAFKA": settings.bootstrap_servers(),
+            "EASYREMOTE_NAMESPACE": settings.namespace,
+        }
+        said = subprocess.run(
+            [sys.executable, EXAMPLES / "03_streaming.py"],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+    assert said.stdout.split() == ["1000000", "999999", "999998", "one", "by", "one"]
 
 
 def _model(client: Client) -> None:
