@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from mode import Service
 
+from easyremote.clock import monotonic_s
 from easyremote.errors import CrashSuspect, EasyRemoteError
 from easyremote.inference.duplicates import Duplicates
 from easyremote.inference.execution import Executor, Job, Outcome
@@ -215,13 +216,20 @@ class NodeService(Service):
 
     def _let_go(self, event: Revoked) -> None:
         if not event.lost:
-            if not self._ledger.leave(event.partitions, _HANDOVER_S):
+            if not self._finish_what_runs(event.partitions):
                 log.warning("partitions go while a call of theirs runs; it will be done again", who=event.partitions)
             self._producer.flush(_HANDOVER_S)
             self._source.commit(self._ledger.committable())
         self._ledger.drop(event.partitions)
         event.done.set()
         self._changed()
+
+    def _finish_what_runs(self, partitions: Sequence[int]) -> bool:
+        # Replies need a tenure beyond doubt, and the thread that looks after it is the one that waits here.
+        ends_s = monotonic_s() + _HANDOVER_S
+        while not (finished := self._ledger.leave(partitions, _COMMIT_S)) and monotonic_s() < ends_s:
+            self._source.tenure.look()
+        return finished
 
     # On whichever thread runs or ends a call
 
