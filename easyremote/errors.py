@@ -8,6 +8,7 @@ EasyRemoteError
 │   ├── MalformedRequest
 │   ├── InvalidArguments
 │   ├── UnknownFunction
+│   │   └── NotOfferedHere   this node is not the one: the call is passed on
 │   ├── PayloadTooLarge
 │   ├── DeadlineExceeded
 │   ├── NoNodeAvailable
@@ -46,6 +47,7 @@ __all__ = [
     "MalformedRequest",
     "ModelError",
     "NoNodeAvailable",
+    "NotOfferedHere",
     "PayloadTooLarge",
     "RemoteError",
     "TopicError",
@@ -89,6 +91,10 @@ class InvalidArguments(CallError):
 
 class UnknownFunction(CallError):
     """No node has ever offered a function of this name."""
+
+
+class NotOfferedHere(UnknownFunction):
+    """The node does not offer the function, not with this model, or is not the call's target: another may be."""
 
 
 class PayloadTooLarge(CallError):

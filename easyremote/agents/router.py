@@ -195,7 +195,7 @@ class Router:
                 "(EASYREMOTE_MAX_PAYLOAD_BYTES)"
             )
         # A try after a failure goes elsewhere; the same call sent again goes to where it may still be at work.
-        choice = self._routes.get(call.id) if call.attempt == 1 else None
+        choice = self._routes.get(call.id) if call.attempt == 1 and call.avoid is None else None
         if choice is None:
             choice = self._nodes.choose(call)
         if choice is None:

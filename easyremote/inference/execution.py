@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 import structlog
 
 from easyremote.clock import monotonic_s, wall_ms
-from easyremote.errors import CallError, CallTimeout, UnknownFunction
+from easyremote.errors import CallError, CallTimeout, NotOfferedHere
 from easyremote.inference.batcher import Batcher
 from easyremote.inference.jobs import Job, Outcome
 from easyremote.inference.lanes import Hand, Lane
 from easyremote.inference.models.base import BaseAIModel
+from easyremote.inference.passing import refuse_stray
 from easyremote.inference.queues import Fifo, Ranked
 from easyremote.inference.replies import ReplyMaker
 from easyremote.inference.running import Runner, argument_of
@@ -81,6 +82,7 @@ class Executor:
         self._streams = Lane("streams", self._ranked(1, _ANY_BYTES), run_each, failed, threads=_STREAM_THREADS)
         self._quick = Lane("quick functions", Fifo(_QUICK_BATCH), run_each, failed)
         self._models: dict[str, Lane] = {}
+        self._leaving: list[Lane] = []
         for model in node.models:
             self.add_model(model)
         self._closing = threading.Event()
@@ -93,25 +95,36 @@ class Executor:
         self._runner.cancelled = cancelled
 
     def add_model(self, model: BaseAIModel) -> None:
-        """Give a model a lane of its own; callable from any thread, while calls run.
+        """Give a model a lane of its own, or the bounds of its batches to the lane that its name has.
 
-        The lane finds the model by its functions' names at each pass, so one that takes another's name and functions
-        needs no lane of its own.
+        Callable from any thread, while calls run. The lane finds the model by its functions' names at each pass.
         """
-        queue = self._ranked(model.max_batch, model.max_batch_bytes, self._batch_key(model))
+        lane = self._models.get(model.name)
+        if lane is not None:
+            lane.bound(model.max_batch, model.max_batch_bytes)
+            return
+        queue = self._ranked(model.max_batch, model.max_batch_bytes, self._batch_key)
         self._models[model.name] = Lane(model.name, queue, self._runner.run_together, self._failed)
 
     def remove_model(self, name: str, timeout_s: float) -> bool:
         """Finish what waits for a model and end its lane; say whether that was done in time.
 
-        Calls of its functions that come later are answered `UnknownFunction`.
+        Calls of its functions that come later end as `NotOfferedHere`.
         """
-        lane = self._models.pop(name, None)
-        return lane is None or lane.close(timeout_s)
+        lane = self._models.get(name)
+        if lane is None:
+            return True
+        self._leaving.append(lane)  # what hangs in it is still given up
+        del self._models[name]
+        closed = lane.close(timeout_s)
+        if closed:
+            self._leaving.remove(lane)
+        return closed
 
     def put(self, job: Job) -> None:
-        """Queue a job on its function's lane; a call of a function that is not here is answered at once."""
+        """Queue a job on its function's lane; a call that is not for this node ends at once as `NotOfferedHere`."""
         try:
+            refuse_stray(job.call, self._settings.node_id, self._node.registry)
             function = self._node.registry.get(job.call.function)
         except CallError as error:
             self._runner.fail(job, error)
@@ -123,9 +136,12 @@ class Executor:
             lane = self._streams
         else:
             lane = self._quick if self._node.stats.is_quick(function.name, _QUICK_MS) else self._functions
+        self._put_on(lane, job)
+
+    def _put_on(self, lane: Lane | None, job: Job) -> None:
         if lane is None or not lane.put(job):
-            unloaded = f"the model of {function.name} has just been unloaded from this node"
-            self._runner.fail(job, UnknownFunction(unloaded))
+            unloaded = f"the model of {job.call.function} has just been unloaded from this node"
+            self._runner.fail(job, NotOfferedHere(unloaded))
 
     def cancel(self, job: Job) -> None:
         """Withdraw a job: one that waits is not run, a coroutine is cancelled, a generator is closed at its next item.
@@ -150,24 +166,23 @@ class Executor:
         return all(closed)
 
     def _lanes(self) -> list[Lane]:
-        return [self._functions, self._streams, self._quick, *self._models.values()]
+        # Models come and go while others look.
+        return [self._functions, self._streams, self._quick, *list(self._models.values()), *list(self._leaving)]
 
     def _ranked(self, max_items: int, max_bytes: int, key: Callable[[Job], Hashable] = lambda _job: None) -> Ranked:
         return Ranked(Batcher(max_items=max_items, max_bytes=max_bytes), self._runner.expire, wall_ms, key)
 
-    def _batch_key(self, model: BaseAIModel) -> Callable[[Job], Hashable]:
-        if type(model).batch_key is BaseAIModel.batch_key:
-            return lambda _job: None
-
-        def key(job: Job) -> Hashable:
-            if job.call.claims:
-                return job.call.id  # it would have to be fetched here; what is that large may as well go alone
-            try:
-                return model.batch_key(argument_of(job, self._node.registry.get(job.call.function), self._desk))
-            except Exception:  # noqa: BLE001  # the pass will say what is wrong with this input
+    def _batch_key(self, job: Job) -> Hashable:
+        if job.call.claims:
+            return job.call.id  # it would have to be fetched here; what is that large may as well go alone
+        try:
+            function = self._node.registry.get(job.call.function)
+            model = self._node.model(function.model)
+            if model is None or type(model).batch_key is BaseAIModel.batch_key:
                 return None
-
-        return key
+            return model.batch_key(argument_of(job, function, self._desk))
+        except Exception:  # noqa: BLE001  # the pass will say what is wrong with this input
+            return None
 
     def _limit_s(self, job: Job) -> float | None:
         limit_s: float | None = None
@@ -214,7 +229,7 @@ class Executor:
             for job in stuck:
                 self._tell_timeout(job)
         for job in rest:
-            lane.put(job)
+            self._put_on(lane, job)
         if self.hung >= self._settings.hung_limit:
             self._failed(CallTimeout(f"{self.hung} calls hang (EASYREMOTE_HUNG_LIMIT): this worker needs a restart"))
 

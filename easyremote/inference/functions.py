@@ -11,7 +11,7 @@ from typing import Any, TypeVar, overload
 import msgspec
 from msgspec import Raw
 
-from easyremote.errors import ConfigError, InvalidArguments, UnknownFunction
+from easyremote.errors import ConfigError, InvalidArguments, NotOfferedHere
 
 __all__ = ["Function", "Registry", "function", "registered"]
 
@@ -41,6 +41,8 @@ class Function:
         What it may raise and be tried again after, beside what says itself that it is `retriable`.
     limit_s : float or None
         How long it may run, or make no item, s; 0: as long as it likes; None: `EASYREMOTE_CALL_LIMIT_S`.
+    version : str or None
+        Of the model: whoever has this function in hand is answered by that version, whatever is swapped in meanwhile.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Function:
     many: Callable[[Sequence[Any]], Sequence[Any]] | None = None
     retry_on: tuple[type[BaseException], ...] = ()
     limit_s: float | None = None
+    version: str | None = None
     _signature: inspect.Signature = field(init=False, repr=False)
     _decoders: dict[str, Decoder] = field(init=False, repr=False)
     _in_order: tuple[tuple[str, Decoder], ...] = field(init=False, repr=False)
@@ -143,18 +146,33 @@ class Registry:
             raise ConfigError(f"two functions are called {function.name!r}: give one of them another name")
         self._functions[function.name] = function
 
+    def replace_model(self, model: str, functions: Sequence[Function]) -> None:
+        """Let these functions, in one assignment, take the place of all that a model answers.
+
+        Raises
+        ------
+        ConfigError
+            If something else has the name of one.
+        """
+        kept = {name: one for name, one in self._functions.items() if one.model != model}
+        for one in functions:
+            if one.name in kept:
+                raise ConfigError(f"two functions are called {one.name!r}: give one of them another name")
+            kept[one.name] = one
+        self._functions = kept
+
     def get(self, name: str) -> Function:
         """Return the function of that name.
 
         Raises
         ------
-        UnknownFunction
+        NotOfferedHere
             If there is none.
         """
         try:
             return self._functions[name]
         except KeyError as error:
-            raise UnknownFunction(
+            raise NotOfferedHere(
                 f"no function {name!r} on this node; it offers: {', '.join(sorted(self._functions)) or 'none'}"
             ) from error
 

@@ -66,6 +66,7 @@ class Lane:
         threads: int = 1,
     ) -> None:
         self.put = queue.put
+        self.bound = queue.bound
         self._name = name
         self._queue = queue
         self._run = run

@@ -14,7 +14,7 @@ from easyremote.topics.records import ModelState
 if TYPE_CHECKING:
     from easyremote.inference.models import BaseAIModel
 
-__all__ = ["AINodeManager", "NodeStats"]
+__all__ = ["AINodeManager", "NodeStats", "functions_of"]
 
 # What callers may read in a function's schema; whether an input is one, the model says itself.
 _Text = Annotated[
@@ -105,20 +105,10 @@ class AINodeManager:
         self.stats = NodeStats()
         self.registry = Registry()
         for model in self.models:
-            self._offer(model)
+            self.registry.replace_model(model.name, functions_of(model))
         self.registry.add(Function("get_node_status", self.get_node_status))
         for one in functions:
             self.registry.add(one)
-
-    def _offer(self, model: BaseAIModel) -> None:
-        self.registry.add(
-            Function(model.function, _named(model), model=model.name, many=model.predict_each, retry_on=model.retry_on)
-        )
-        if model.function == "text_sentiment_analysis":
-            # Not `many`: its texts are a batch already.
-            self.registry.add(
-                Function("batch_text_analysis", _batched(model), model=model.name, retry_on=model.retry_on)
-            )
 
     def load(self) -> None:
         """Load every model, one after another."""
@@ -151,6 +141,20 @@ class AINodeManager:
             "model_stats": {model.name: model.get_stats() for model in self.models},
             "request_stats": self.stats.requests(),
         }
+
+
+def functions_of(model: BaseAIModel) -> list[Function]:
+    """Return the functions that a model answers."""
+    told: dict[str, Any] = {  # Any: three kinds of parameter
+        "model": model.name,
+        "version": model.version,
+        "retry_on": model.retry_on,
+    }
+    offered = [Function(model.function, _named(model), many=model.predict_each, **told)]
+    if model.function == "text_sentiment_analysis":
+        # Not `many`: its texts are a batch already.
+        offered.append(Function("batch_text_analysis", _batched(model), **told))
+    return offered
 
 
 def _named(model: BaseAIModel) -> Callable[[Any], dict[str, Any]]:

@@ -27,6 +27,10 @@ class WaitingJobs(Protocol):
         """Wait for jobs and return those of the next batch; None when closed and empty."""
         ...
 
+    def bound(self, max_items: int, max_bytes: int) -> None:
+        """Give out at most so many jobs, and bytes of arguments, at once from now on."""
+        ...
+
     def close(self) -> None:
         """Take no more in; what waits is still given out."""
         ...
@@ -70,6 +74,10 @@ class Fifo:
                 break
             batch.append(job)
         return batch
+
+    def bound(self, max_items: int, max_bytes: int) -> None:  # it does not look at them
+        """Give out at most so many jobs at once from now on."""
+        self._max_batch = max_items
 
     def close(self) -> None:
         """Take no more in."""
@@ -132,6 +140,11 @@ class Ranked:
                 self._expired(job)
             if taken.batch:
                 return taken.batch
+
+    def bound(self, max_items: int, max_bytes: int) -> None:
+        """Give out at most so many jobs, and bytes of arguments, at once from now on."""
+        with self._changed:
+            self._batcher.max_items, self._batcher.max_bytes = max_items, max_bytes
 
     def close(self) -> None:
         """Take no more in."""

@@ -9,7 +9,7 @@ import structlog
 from msgspec import UNSET, structs
 
 from easyremote.clock import wall_ms
-from easyremote.errors import EasyRemoteError, PayloadTooLarge, RemoteError
+from easyremote.errors import EasyRemoteError, NotOfferedHere, PayloadTooLarge, RemoteError
 from easyremote.inference.jobs import Outcome
 from easyremote.inference.retrying import is_retriable
 from easyremote.topics.records import Reply, TimingsMs
@@ -55,15 +55,14 @@ class ReplyMaker:
     def success(self, job: Job, function: Function, result: Any, shared_by: int = 1) -> Outcome:
         """Return the outcome of a call that has a result, if it can be sent; `shared_by` calls took its time."""
         timings = _timings(job)
-        model = self._node.model(function.model)
         reply = Reply(
             id=job.call.id,
             function=function.name,
             status="ok",
             result=result,
             node_id=self._node_id,
-            model=None if model is None else model.name,
-            model_version=None if model is None else model.version,
+            model=function.model,
+            model_version=function.version,
             attempts=job.call.attempt,
             timings_ms=timings,
         )
@@ -95,7 +94,8 @@ class ReplyMaker:
             log.warning("a function raised", function=job.call.function, call=job.call.id, error=repr(error))
         retriable = is_retriable(error, self._node.registry.retry_on(job.call.function))
         timings = _timings(job)
-        self._node.stats.record(job.call.function, timings.executed / 1000, ok=False)
+        if not isinstance(error, NotOfferedHere):
+            self._node.stats.record(job.call.function, timings.executed / 1000, ok=False)
         reply = Reply(
             id=job.call.id,
             function=job.call.function,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from easyremote.topics.catalog import RETRIES
+from easyremote.topics.catalog import REQUESTS, RETRIES
 from easyremote.topics.letters import Failure
 from easyremote.topics.records import RecordRef
 from easyremote.topics.replying import dead_letter, encode_reply, error_reply, send_reply
@@ -99,6 +99,21 @@ class FailedCalls:
             job.value,
             key=call.id,
             headers=call.headers(attempt=call.attempt + 1, avoid=self._settings.node_id),
+            on_delivery=on_delivery,
+        )
+
+    def pass_on(self, job: Job, on_delivery: Delivered) -> None:
+        """Send a call that is not for this node back to the router, which finds the one that it is for.
+
+        One that this node has passed on before waits first: the router has not found another yet.
+        """
+        call, node_id = job.call, self._settings.node_id
+        topic = RETRIES[_DELAYS_MS[0]] if call.avoid == node_id else REQUESTS
+        self._producer.send(
+            self._settings.namespace + topic,
+            job.value,
+            key=call.id,
+            headers=call.headers(avoid=node_id),
             on_delivery=on_delivery,
         )
 

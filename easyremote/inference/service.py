@@ -12,7 +12,7 @@ import structlog
 from mode import Service
 
 from easyremote.clock import monotonic_s
-from easyremote.errors import CrashSuspect, EasyRemoteError
+from easyremote.errors import CrashSuspect, EasyRemoteError, NotOfferedHere
 from easyremote.inference.duplicates import Duplicates
 from easyremote.inference.execution import Executor, Job, Outcome
 from easyremote.inference.ledger import Ledger
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from easyremote.inference.node import AINodeManager
     from easyremote.settings import Settings
     from easyremote.topics.doneset import DoneSet, Place
-    from easyremote.topics.producer import RecordProducer
+    from easyremote.topics.producer import Delivered, RecordProducer
 
 __all__ = ["NodeService", "inference_group"]
 
@@ -264,22 +264,24 @@ class NodeService(Service):
 
     def _answer(self, job: Job, outcome: Outcome) -> None:
         self._suspects.ended(job)
-        if outcome.error is not None and (outcome.retriable or outcome.poison):
+        if isinstance(outcome.error, NotOfferedHere):
+            self._send_all_on(job, self._failed_calls.pass_on, outcome)
+        elif outcome.error is not None and (outcome.retriable or outcome.poison):
             delay_ms = next_delay_ms(job.call.attempt, time.time_ns() / 1e6, job.call.deadline_ms)
             if delay_ms is not None and not outcome.poison:
-                self._retry(job, delay_ms, outcome)
+                self._send_all_on(job, lambda one, told: self._failed_calls.retry(one, delay_ms, told), outcome)
             else:
                 self._bury(job, outcome)
         else:
             self._conclude(job, outcome.reply)
 
-    def _retry(self, job: Job, delay_ms: int, outcome: Outcome) -> None:
-        # Duplicates wait with it: whichever comes back first is run, and answers the others.
+    def _send_all_on(self, job: Job, send: Callable[[Job, Delivered], None], outcome: Outcome) -> None:
+        # Duplicates go with it: whichever comes back first is run, and answers the others.
         others = [one for one in self._duplicates.release(job) if self._ledger.start(one.partition, one.generation)]
         for one in [job, *others]:
-            self._send_again(one, delay_ms, outcome)
+            self._send_on(one, send, outcome)
 
-    def _send_again(self, job: Job, delay_ms: int, outcome: Outcome) -> None:
+    def _send_on(self, job: Job, send: Callable[[Job, Delivered], None], outcome: Outcome) -> None:
         if not self._ledger.holds(job.partition, job.generation):
             return
 
@@ -289,9 +291,9 @@ class NodeService(Service):
             elif is_refused(error):
                 self._bury(job, outcome)  # too large to travel on: it cannot be tried again
             else:
-                self._fail(delivery_error(message.topic() or "a delay topic", error))
+                self._fail(delivery_error(message.topic() or "requests", error))
 
-        self._failed_calls.retry(job, delay_ms, delivered)
+        send(job, delivered)
 
     def _bury(self, job: Job, outcome: Outcome) -> None:
         assert outcome.error is not None

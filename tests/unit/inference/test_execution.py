@@ -206,7 +206,7 @@ def test_a_model_is_removed_when_what_waits_is_done_and_its_later_calls_are_told
         late = one.put("gated", "late")
         error = one.replies(1)[late].error
         assert not isinstance(error, msgspec.UnsetType)
-        assert error.type == "UnknownFunction"
+        assert error.type == "NotOfferedHere"
         one.executor.add_model(model)
         model.gate.release()
         again = one.put("gated", "again")
