@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from easyremote.errors import EasyRemoteError
+from easyremote.inference.jobs import Job, Outcome
 from easyremote.topics.catalog import REQUESTS, RETRIES
 from easyremote.topics.letters import Failure
 from easyremote.topics.records import RecordRef
@@ -20,7 +22,6 @@ from easyremote.topics.wire import headers_of
 if TYPE_CHECKING:
     from confluent_kafka import KafkaError, Message
 
-    from easyremote.inference.jobs import Job
     from easyremote.settings import Settings
     from easyremote.topics.producer import Delivered, RecordProducer
     from easyremote.topics.wire import MalformedCall, Origin
@@ -101,6 +102,12 @@ class FailedCalls:
             headers=call.headers(attempt=call.attempt + 1, avoid=self._settings.node_id),
             on_delivery=on_delivery,
         )
+
+    def outcome(self, job: Job, error: EasyRemoteError) -> Outcome:
+        """Return how a call ends that is not run because of an error."""
+        call, node_id = job.call, self._settings.node_id
+        reply = error_reply(error, call_id=call.id, function=call.function, node_id=node_id, attempts=call.attempt)
+        return Outcome(encode_reply(reply), error)
 
     def pass_on(self, job: Job, on_delivery: Delivered) -> None:
         """Send a call that is not for this node back to the router, which finds the one that it is for.

@@ -25,7 +25,7 @@ from easyremote.topics.doneset import decode_done
 from easyremote.topics.letters import stack_of
 from easyremote.topics.producer import delivery_error, is_refused
 from easyremote.topics.profiles import CALLS
-from easyremote.topics.replying import encode_reply, error_reply, send_reply
+from easyremote.topics.replying import send_reply
 from easyremote.topics.source import Assigned, Batch, BatchSource, Revoked, SourceEvent
 from easyremote.topics.wire import MalformedCall, Origin, headers_of, parse_call, sent_header
 
@@ -112,7 +112,7 @@ class NodeService(Service):
             answer=self._answer,
             wanted=self._start,
             failed=self._fail,
-            send_item=ItemSender(producer, self._ledger, self._make_room, self._fail).send,
+            send_item=ItemSender(producer, self._ledger, self._lose, self._fail).send,
         )
         self._suspects = Suspects(settings, producer, run=self._executor.put, refuse=self._refuse)
         self._duplicates = Duplicates(answers, run=self._suspects.admit, repeat=self._repeat)
@@ -237,9 +237,12 @@ class NodeService(Service):
         if self._ledger.start(job.partition, job.generation):
             self._suspects.begun(job)
             return True
-        self._suspects.ended(job)
-        self._make_room(job)
+        self._lose(job)
         return False
+
+    def _lose(self, job: Job) -> None:
+        self._suspects.ended(job)  # or a later death of this process would be laid on it
+        self._make_room(job)
 
     def _make_room(self, job: Job) -> None:
         # Its partition has gone, and the call with it; a duplicate that is still ours takes its place.
@@ -257,10 +260,7 @@ class NodeService(Service):
             return
         job.ended = job.begun = True  # nobody withdraws it any more
         error = CrashSuspect(f"{deaths} processes died while this call of {job.call.function} was under way")
-        call = job.call
-        node_id = self._settings.node_id
-        reply = error_reply(error, call_id=call.id, function=call.function, node_id=node_id, attempts=call.attempt)
-        self._bury(job, Outcome(encode_reply(reply), error))
+        self._bury(job, self._failed_calls.outcome(job, error))
 
     def _answer(self, job: Job, outcome: Outcome) -> None:
         self._suspects.ended(job)
@@ -340,9 +340,8 @@ class NodeService(Service):
                 self._fail(delivery_error(job.call.address.topic, error))
 
         call = job.call
+        reply, sent = (call.id, value), sent_header(call.sent_ms)
         left = max(0, self._ledger.pending - 1)
-        sent = sent_header(call.sent_ms)
-        reply = (call.id, value)
         send_reply(self._producer, call.address, call.traceparent, reply, delivered, left, sent, in_order=call.stream)
 
     def _tell_nodes(self, job: Job, value: bytes) -> None:
