@@ -32,6 +32,7 @@ from easyremote.inference.models import models_of
 from easyremote.inference.node import AINodeManager
 from easyremote.inference.nodes import NodeWatch
 from easyremote.inference.service import NodeService, inference_group
+from easyremote.inference.swapping import Swapper
 from easyremote.logs import configure_logging
 from easyremote.settings import Settings, load_settings
 from easyremote.topics.admin import TopicAdmin
@@ -108,6 +109,7 @@ class Worker(Service):
         self._producer: RecordProducer | None = None
         self._heartbeat: HeartbeatService | None = None
         self._streams: Streams | None = None
+        self._swapper: Swapper | None = None
         self._parts: list[Service] = []
 
     async def on_start(self) -> None:
@@ -140,6 +142,8 @@ class Worker(Service):
             await part.stop()
         if self._streams is not None:
             await asyncio.to_thread(self._streams.close)
+        if self._swapper is not None:
+            await asyncio.to_thread(self._swapper.close)
         if self._heartbeat is not None:
             await self._heartbeat.stop()
         if self._nodes is not None:
@@ -180,6 +184,8 @@ class Worker(Service):
         self._answers = await asyncio.to_thread(AnswerWatch, settings)
         service = NodeService(settings, node, self._producer, changed, self._cancellations, self._answers)
         self._heartbeat.tell_about(node, service)
+        self._swapper = Swapper(settings, node, service, changed)
+        await asyncio.to_thread(self._swapper.open)
         await self._start(service)
         self.add_future(self._when_loaded(service))
 

@@ -65,6 +65,11 @@ class OffsetTracker:
         """How many offsets are taken and not finished."""
         return len(self._open)
 
+    @property
+    def read_to(self) -> int | None:
+        """The next offset to read; None: nothing was read yet."""
+        return self._next
+
     def committable(self) -> Place | None:
         """Return what to commit, or None if nothing has moved since the last time."""
         place = self.standing()
@@ -214,6 +219,12 @@ class Ledger:
                 self._holdings.pop(number, None)
                 self._leaving.discard(number)
             self._changed.notify_all()
+
+    def read_to(self) -> dict[int, int]:
+        """Return the next offset to read of each partition of which something was read."""
+        with self._lock:
+            reached = {number: holding.tracker.read_to for number, holding in self._holdings.items()}
+        return {number: offset for number, offset in reached.items() if offset is not None}
 
     @property
     def pending(self) -> int:

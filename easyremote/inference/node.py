@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from msgspec import Meta
 
 from easyremote.inference.functions import Function, Registry
+from easyremote.inference.slots import Slot
 from easyremote.topics.records import ModelState
 
 if TYPE_CHECKING:
@@ -101,19 +102,43 @@ class AINodeManager:
 
     def __init__(self, node_type: str, models: Sequence[BaseAIModel] = (), functions: Sequence[Function] = ()) -> None:
         self.node_type = node_type
-        self.models = list(models)
+        self._slots = {model.name: Slot(model.name, model) for model in models}
         self.stats = NodeStats()
         self.registry = Registry()
-        for model in self.models:
-            self.registry.replace_model(model.name, functions_of(model))
+        for model in models:
+            self.offer(model)
         self.registry.add(Function("get_node_status", self.get_node_status))
         for one in functions:
             self.registry.add(one)
 
+    @property
+    def models(self) -> list[BaseAIModel]:
+        """The version that answers of each model; while it is loaded at the start, the one that will."""
+        return [slot.current.model for slot in list(self._slots.values()) if slot.current is not None]
+
+    def slot(self, name: str) -> Slot:
+        """Return the place of a model, an empty one if it has none yet."""
+        return self._slots.setdefault(name, Slot(name))
+
+    def offer(self, model: BaseAIModel) -> None:
+        """Let a model answer its functions, in place of the version that did; callable while calls run.
+
+        Raises
+        ------
+        ConfigError
+            If something else has the name of one of its functions.
+        """
+        self.registry.replace_model(model.name, functions_of(model))
+
+    def withdraw(self, name: str) -> None:
+        """Offer a model's functions no longer: their calls are passed on."""
+        self.registry.replace_model(name, ())
+
     def load(self) -> None:
-        """Load every model, one after another."""
+        """Load every model that is offered, one after another."""
         for model in self.models:
-            model.ensure_loaded()
+            if model.name in self.function_models().values():
+                model.ensure_loaded()
 
     def model(self, name: str | None) -> BaseAIModel | None:
         """Return the model of that name."""
@@ -122,12 +147,8 @@ class AINodeManager:
         return next((model for model in self.models if model.name == name), None)
 
     def model_states(self) -> list[ModelState]:
-        """Return which models it holds."""
-        states = ((model, model.get_stats()) for model in self.models)
-        return [
-            ModelState(model.name, model.version, stats["model_loaded"], float(stats["load_time"] or 0.0))
-            for model, stats in states
-        ]
+        """Return which models it holds, and what became of what was ordered of them."""
+        return [slot.state() for slot in list(self._slots.values())]
 
     def function_models(self) -> dict[str, str]:
         """Return the model that answers each function that has one."""

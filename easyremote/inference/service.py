@@ -99,22 +99,22 @@ class NodeService(Service):
         self._cancellations = cancellations
         self._topic = settings.namespace + inference_topic(settings.pool_name)
         self._failed_calls = FailedCalls(settings, producer, self._topic)
-        self._ledger = Ledger()
+        self.ledger = Ledger()
         self._lock = threading.Lock()
         self._held: list[tuple[Job, bytes]] = []
         self._owed = 0
         self._inherited: dict[int, DoneSet] = {}
         self._replies = settings.namespace + REPLIES
         self._answers = answers
-        self._executor = Executor(
+        self.executor = Executor(
             settings,
             node,
             answer=self._answer,
             wanted=self._start,
             failed=self._fail,
-            send_item=ItemSender(producer, self._ledger, self._lose, self._fail).send,
+            send_item=ItemSender(producer, self.ledger, self._lose, self._fail).send,
         )
-        self._suspects = Suspects(settings, producer, run=self._executor.put, refuse=self._refuse)
+        self._suspects = Suspects(settings, producer, run=self.executor.put, refuse=self._refuse)
         self._duplicates = Duplicates(answers, run=self._suspects.admit, repeat=self._repeat)
         self._source: BatchSource[list[Job]] = BatchSource(
             settings,
@@ -124,28 +124,28 @@ class NodeService(Service):
             self._decode,
             self._take,
             claim=self._claim,
-            standing=self._ledger.standing,
+            standing=self.ledger.standing,
         )
         self.loaded = asyncio.Event()
 
     @property
     def in_flight(self) -> int:
         """How many calls are taken and not answered."""
-        return self._ledger.pending
+        return self.ledger.pending
 
     @property
     def hung(self) -> int:
         """How many calls are past their limit and have not come back."""
-        return self._executor.hung
+        return self.executor.hung
 
     @property
     def partitions(self) -> list[int]:
         """The partitions of the pool's topic that this node holds."""
-        return self._ledger.partitions
+        return self.ledger.partitions
 
     async def on_start(self) -> None:
         """Load the models off the event loop; calls may wait here meanwhile."""
-        self._executor.start(asyncio.get_running_loop(), self._cancellations)
+        self.executor.start(asyncio.get_running_loop(), self._cancellations)
         self._cancellations.listen(self._cancel)
         await asyncio.to_thread(self._suspects.open)
         self.add_future(self._load())
@@ -154,7 +154,7 @@ class NodeService(Service):
     async def on_stop(self) -> None:
         """Finish what runs, hand the partitions over, end the threads."""
         await self._source.stop()
-        if not await asyncio.to_thread(self._executor.close, _CLOSE_S):
+        if not await asyncio.to_thread(self.executor.close, _CLOSE_S):
             log.warning("a call still runs; another node will do it again")
         await asyncio.to_thread(self._suspects.close)
 
@@ -167,7 +167,7 @@ class NodeService(Service):
     async def _commit(self) -> None:
         self._source.tenure.look()
         self._suspects.look()
-        self._source.commit(self._ledger.committable())
+        self._source.commit(self.ledger.committable())
         if self._held and self._source.tenure.is_sure():
             with self._lock:
                 held, self._held = self._held, []
@@ -187,7 +187,7 @@ class NodeService(Service):
 
     def _decode(self, partition: int, messages: Sequence[Message]) -> list[Job]:
         arrived_ms = time.time_ns() / 1e6
-        generation, answered = self._ledger.take(partition, [message.offset() or 0 for message in messages])
+        generation, answered = self.ledger.take(partition, [message.offset() or 0 for message in messages])
         jobs = []
         for message in messages:
             if answered and message.offset() in answered:
@@ -209,7 +209,7 @@ class NodeService(Service):
                 self._owed += 1
             self._give_slots_back()
         elif isinstance(event, Assigned):
-            self._ledger.assign(event.partitions, self._inherited)
+            self.ledger.assign(event.partitions, self._inherited)
             self._changed()
         elif isinstance(event, Revoked):
             self._let_go(event)
@@ -219,22 +219,22 @@ class NodeService(Service):
             if not self._finish_what_runs(event.partitions):
                 log.warning("partitions go while a call of theirs runs; it will be done again", who=event.partitions)
             self._producer.flush(_HANDOVER_S)
-            self._source.commit(self._ledger.committable())
-        self._ledger.drop(event.partitions)
+            self._source.commit(self.ledger.committable())
+        self.ledger.drop(event.partitions)
         event.done.set()
         self._changed()
 
     def _finish_what_runs(self, partitions: Sequence[int]) -> bool:
         # Replies need a tenure beyond doubt, and the thread that looks after it is the one that waits here.
         ends_s = monotonic_s() + _HANDOVER_S
-        while not (finished := self._ledger.leave(partitions, _COMMIT_S)) and monotonic_s() < ends_s:
+        while not (finished := self.ledger.leave(partitions, _COMMIT_S)) and monotonic_s() < ends_s:
             self._source.tenure.look()
         return finished
 
     # On whichever thread runs or ends a call
 
     def _start(self, job: Job) -> bool:
-        if self._ledger.start(job.partition, job.generation):
+        if self.ledger.start(job.partition, job.generation):
             self._suspects.begun(job)
             return True
         self._lose(job)
@@ -252,10 +252,10 @@ class NodeService(Service):
     def _cancel(self, call_id: str) -> None:
         job = self._duplicates.first(call_id)
         if job is not None:
-            self._executor.cancel(job)
+            self.executor.cancel(job)
 
     def _refuse(self, job: Job, deaths: int) -> None:
-        if not self._ledger.start(job.partition, job.generation):
+        if not self.ledger.start(job.partition, job.generation):
             self._make_room(job)
             return
         job.ended = job.begun = True  # nobody withdraws it any more
@@ -277,12 +277,12 @@ class NodeService(Service):
 
     def _send_all_on(self, job: Job, send: Callable[[Job, Delivered], None], outcome: Outcome) -> None:
         # Duplicates go with it: whichever comes back first is run, and answers the others.
-        others = [one for one in self._duplicates.release(job) if self._ledger.start(one.partition, one.generation)]
+        others = [one for one in self._duplicates.release(job) if self.ledger.start(one.partition, one.generation)]
         for one in [job, *others]:
             self._send_on(one, send, outcome)
 
     def _send_on(self, job: Job, send: Callable[[Job, Delivered], None], outcome: Outcome) -> None:
-        if not self._ledger.holds(job.partition, job.generation):
+        if not self.ledger.holds(job.partition, job.generation):
             return
 
         def delivered(error: KafkaError | None, message: Message) -> None:
@@ -297,7 +297,7 @@ class NodeService(Service):
 
     def _bury(self, job: Job, outcome: Outcome) -> None:
         assert outcome.error is not None
-        if not self._ledger.holds(job.partition, job.generation):
+        if not self.ledger.holds(job.partition, job.generation):
             self._make_room(job)
             return
 
@@ -314,7 +314,7 @@ class NodeService(Service):
         self._duplicates.answered(job, value)
 
     def _repeat(self, job: Job, answer: Answer) -> None:
-        if not self._ledger.start(job.partition, job.generation):
+        if not self.ledger.start(job.partition, job.generation):
             return
         if answer.is_to(job.call):
             self._finish(job)  # its reply is where it should be
@@ -322,7 +322,7 @@ class NodeService(Service):
             self._reply(job, answer.value)
 
     def _reply(self, job: Job, value: bytes) -> None:
-        if not self._ledger.holds(job.partition, job.generation):
+        if not self.ledger.holds(job.partition, job.generation):
             return  # whoever holds the partition now answers
         if not self._source.tenure.is_sure():
             with self._lock:
@@ -332,7 +332,7 @@ class NodeService(Service):
         def delivered(error: KafkaError | None, _message: Message) -> None:
             if error is None:
                 self._tell_nodes(job, value)
-            elif not self._ledger.holds(job.partition, job.generation):
+            elif not self.ledger.holds(job.partition, job.generation):
                 log.info("a reply was not sent; who holds the partition now answers", call=job.call.id)
             elif is_refused(error):
                 self._undeliverable(job, delivery_error(job.call.address.topic, error))
@@ -341,7 +341,7 @@ class NodeService(Service):
 
         call = job.call
         reply, sent = (call.id, value), sent_header(call.sent_ms)
-        left = max(0, self._ledger.pending - 1)
+        left = max(0, self.ledger.pending - 1)
         send_reply(self._producer, call.address, call.traceparent, reply, delivered, left, sent, in_order=call.stream)
 
     def _tell_nodes(self, job: Job, value: bytes) -> None:
@@ -379,16 +379,16 @@ class NodeService(Service):
         def finished(failure: KafkaError | None, _message: Message) -> None:
             if failure is not None:
                 self._fail(delivery_error("dead letters", failure))
-            self._ledger.finish(origin.partition, generation, origin.offset, ran=False)
+            self.ledger.finish(origin.partition, generation, origin.offset, ran=False)
 
         self._failed_calls.reject(message, origin, error, finished)
 
     def _finish(self, job: Job) -> None:
-        self._ledger.finish(job.partition, job.generation, job.offset, ran=True)
+        self.ledger.finish(job.partition, job.generation, job.offset, ran=True)
         self._give_slots_back()
 
     def _give_slots_back(self) -> None:
-        if not self._owed or self._ledger.pending > _MAX_PENDING:
+        if not self._owed or self.ledger.pending > _MAX_PENDING:
             return
         with self._lock:
             owed, self._owed = self._owed, 0

@@ -16,6 +16,7 @@ __all__ = [
     "LARGEST_RECORD_BYTES",
     "LATE",
     "MALFORMED_READINGS",
+    "MODELS",
     "NODES",
     "POOLS",
     "READINGS",
@@ -40,6 +41,7 @@ DEAD_LETTERS = "requests.dlq"
 RETRIES = {1_000: "requests.retry.1s", 10_000: "requests.retry.10s", 60_000: "requests.retry.60s"}
 """The delay topics by their delay, ms."""
 NODES = "nodes"
+MODELS = "models"
 FUNCTIONS = "functions"
 READINGS = "readings"
 LATE = "readings.late"
@@ -226,6 +228,17 @@ def declarations(*pools: str) -> list[TopicDeclaration]:
             value="Cancellation",
             written_by="clients, anyone",
             read_by="router, nodes",
+        ),
+        TopicDeclaration(
+            name=MODELS,
+            partitions=1,
+            timestamp_type="LogAppendTime",
+            cleanup="compact",
+            retention_ms=-1,
+            key="which nodes, and the model",
+            value="ModelOrder",
+            written_by="easyremote models",
+            read_by="nodes",
         ),
         TopicDeclaration(
             name=NODES,

@@ -156,6 +156,18 @@ class ModelState(Struct, frozen=True):
     loaded: bool
     load_s: float = 0.0
     """How long loading it took, s; 0: not known."""
+    state: Literal["ready", "loading", "failed", "unloaded"] = "ready"
+    """Of the last order: `failed` leaves the version that answered before in its place."""
+    coming: str | None = None
+    """The version that is being loaded, or that failed."""
+    reason: str | None = None
+    """Why it failed."""
+    previous: str | None = None
+    """The version that is kept in memory to go back to."""
+    since: dict[int, int] = {}
+    """From which offset on of each partition this version answers every call."""
+    order_id: str | None = None
+    """The last order on `models` that this node has dealt with."""
 
 
 class GpuState(Struct, frozen=True):

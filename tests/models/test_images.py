@@ -156,3 +156,9 @@ def test_a_pickle_with_code_in_it_is_not_run(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="holds no weights that can be read"):
         ImageClassificationModel(str(tmp_path / "evil.pt")).ensure_loaded()
     assert not (tmp_path / "run").exists()
+
+
+def test_a_new_version_warms_up_with_a_picture_of_its_own() -> None:
+    model = EfficientNetLite0Model()
+    model.warm_up()
+    assert model.get_stats()["inference_count"] == 1

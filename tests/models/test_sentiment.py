@@ -172,3 +172,9 @@ def test_a_node_holds_the_models_of_its_type() -> None:
         "general": ["minilm_sentiment", "efficientnet_lite0"],
     }
     assert models_of(Settings(models=())) == []
+
+
+def test_a_new_version_warms_up_with_a_text_of_its_own() -> None:
+    model = BertSentimentModel()
+    model.warm_up()
+    assert model.get_stats()["inference_count"] == 1

@@ -132,6 +132,23 @@ class BaseAIModel(ABC):
             self._loaded = True
             log.info("model loaded", model=self.name, version=self.version, seconds=round(self._load_s, 2))
 
+    def sample_input(self) -> Any:
+        """Return an input for a pass before the first caller's; None, as by default: there is no such pass."""
+        return None
+
+    def warm_up(self) -> None:
+        """Load the model and run one pass, so that the first caller waits for neither.
+
+        Raises
+        ------
+        Exception
+            Whatever the pass raised: this model answers nothing.
+        """
+        self.ensure_loaded()
+        sample = self.sample_input()
+        if sample is not None:
+            self.predict(sample)
+
     def predict(self, input: Any) -> dict[str, Any]:  # noqa: A002  # the contract's word
         """Return `{"result", "model_name", "inference_time", "confidence"}` for one input.
 

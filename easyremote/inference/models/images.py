@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -136,6 +137,14 @@ class ImageClassificationModel(BaseAIModel):
             return onnx_network(Export(self.name, network, example, varies), quantized=False)
         layout = torch.channels_last if self.channels_last else torch.contiguous_format
         return network.to(self._device, memory_format=layout)
+
+    def sample_input(self) -> bytes:
+        """Return a small grey picture."""
+        from PIL import Image
+
+        picture = io.BytesIO()
+        Image.new("RGB", (32, 32), "grey").save(picture, "PNG")
+        return picture.getvalue()
 
     def preprocess(self, input: Any) -> NDArray[np.uint8]:  # noqa: A002  # the contract's word
         """Return a picture (base64 text or bytes) as 224 x 224 pixels, of shape (224, 224, 3).

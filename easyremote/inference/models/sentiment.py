@@ -121,6 +121,10 @@ class BertSentimentModel(BaseAIModel):
         self._device = best_device()
         return network.eval().to(self._device)
 
+    def sample_input(self) -> str:
+        """Return a short text."""
+        return "I love it"
+
     def preprocess(self, input: Any) -> Any:  # noqa: A002  # the contract's word
         """Return the token ids of one text, or those of each of a list of texts.
 

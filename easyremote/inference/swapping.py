@@ -1,0 +1,157 @@
+"""Does what is ordered of models on `models`: loads a version, warms it up, lets it take over; while calls run."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import structlog
+
+from easyremote.errors import ConfigError
+from easyremote.inference.models import models_of
+from easyremote.inference.models.catalog import load_model_class
+from easyremote.inference.slots import Held, Slot
+from easyremote.topics.model_control import CONFIGURED, UNLOADED, ModelOrder, ModelSource, OrderWatch
+
+if TYPE_CHECKING:
+    from easyremote.inference.models import BaseAIModel
+    from easyremote.inference.node import AINodeManager
+    from easyremote.inference.service import NodeService
+    from easyremote.settings import Settings
+    from easyremote.topics.model_control import Wanted
+
+__all__ = ["Swapper"]
+
+log = structlog.get_logger(__name__)
+
+_CAUGHT_UP_S = 10.0
+_FINISH_S = 30.0
+"""For the calls that wait for a model which is unloaded."""
+
+
+class Swapper:
+    """Obeys the orders that mean this node, one after another, on a thread of its own.
+
+    Parameters
+    ----------
+    settings : Settings
+        Who this node is, and which models it holds without an order.
+    node : AINodeManager
+        Offers the models.
+    service : NodeService
+        Runs them, and knows which offsets were read.
+    changed : callable
+        Called when the models or what is known of them change.
+    """
+
+    def __init__(
+        self, settings: Settings, node: AINodeManager, service: NodeService, changed: Callable[[], None]
+    ) -> None:
+        self._settings = settings
+        self._node = node
+        self._service = service
+        self._changed = changed
+        self._wake = threading.Event()
+        self._stopping = threading.Event()
+        self._watch: OrderWatch | None = None
+        self._thread = threading.Thread(target=self._run, name="model orders", daemon=True)
+
+    def open(self) -> None:
+        """Learn what is ordered, and begin to do it; before any call is taken.
+
+        A model of which another version is ordered than the settings name is not offered until that is warm.
+
+        Raises
+        ------
+        BrokerUnavailable
+            If no broker answers.
+        """
+        self._watch = OrderWatch(self._settings, changed=self._wake.set)
+        self._watch.wait_caught_up(_CAUGHT_UP_S)
+        for order in self._orders():
+            if order.wanted != CONFIGURED:
+                self._node.withdraw(order.model)
+        self._wake.set()
+        self._thread.start()
+
+    def close(self) -> None:
+        """Obey no more; a version that is being loaded is abandoned."""
+        self._stopping.set()
+        self._wake.set()
+        if self._watch is not None:
+            self._watch.close()
+
+    def _orders(self) -> list[ModelOrder]:
+        assert self._watch is not None
+        settings = self._settings
+        return list(self._watch.meant_for(settings.node_id, settings.pool_name, self._node.node_type).values())
+
+    def _run(self) -> None:
+        while True:
+            self._wake.wait()
+            self._wake.clear()
+            for order in self._orders():
+                if self._stopping.is_set():
+                    return
+                slot = self._node.slot(order.model)
+                if slot.order_id != order.id:
+                    self._obey(slot, order)
+            if self._stopping.is_set():
+                return
+
+    def _obey(self, slot: Slot, order: ModelOrder) -> None:
+        try:
+            if order.wanted == UNLOADED:
+                self._unload(slot)
+            else:
+                self._swap(slot, order.wanted)
+        except Exception as error:  # a model's code may raise anything, and what answered goes on
+            log.exception("an order for a model failed", model=order.model, order=order.id)
+            slot.fail(f"{type(error).__name__}: {error}")
+            if slot.current is not None:
+                self._node.offer(slot.current.model)
+        slot.settle(order.id)
+        self._changed()
+
+    def _swap(self, slot: Slot, wanted: Wanted) -> None:
+        held = slot.find(wanted)
+        if held is None:
+            slot.begin(wanted.version if isinstance(wanted, ModelSource) else str(wanted))
+            self._changed()
+            held = Held(wanted, self._made(slot.name, wanted))
+        held.model.warm_up()
+        self._service.executor.add_model(held.model)
+        self._node.offer(held.model)
+        slot.swap(held)
+        # What was read is in a lane already, and may have been taken by the version before.
+        slot.answers_from(self._service.ledger.read_to())
+        log.info("a version answers", model=slot.name, version=held.model.version, from_offsets=slot.state().since)
+
+    def _unload(self, slot: Slot) -> None:
+        self._node.withdraw(slot.name)
+        self._changed()
+        if not self._service.executor.remove_model(slot.name, _FINISH_S):
+            log.warning("a pass of an unloaded model still runs", model=slot.name)
+        slot.end()
+
+    def _made(self, name: str, wanted: Wanted) -> BaseAIModel:
+        configured = {model.name: model for model in models_of(self._settings)}
+        if isinstance(wanted, ModelSource) and wanted.path is not None:
+            model = load_model_class(wanted.path, "easyremote models")(*_weights(wanted), **wanted.params)
+        elif name not in configured:
+            raise ConfigError(f"this node's settings name no model {name!r}: say --class module:Class")
+        elif isinstance(wanted, ModelSource):
+            model = type(configured[name])(*_weights(wanted), **wanted.params)
+        else:
+            return configured[name]
+        if model.name != name:
+            raise ConfigError(
+                f"{wanted.path} is called {model.name!r}, not {name!r}: give it that `name`, or load that"
+            )
+        model.version = wanted.version
+        return model
+
+
+def _weights(source: ModelSource) -> list[str]:
+    return [] if source.weights is None else [source.weights]

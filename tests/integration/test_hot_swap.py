@@ -1,0 +1,168 @@
+"""Models are loaded, swapped and unloaded while calls run."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from easyremote import CallOptions, Client
+from easyremote.cli import app
+from easyremote.settings import Settings, load_settings
+from easyremote.topics.records import Reply
+from system import System, system
+from typer.testing import CliRunner, Result
+
+pytestmark = [pytest.mark.broker, pytest.mark.timeout(240)]
+
+SWAPS = 20
+MODELS = {"EASYREMOTE_MODELS": "versioned:Versioned"}
+OPTIONS = CallOptions(timeout_s=60)
+
+
+@pytest.fixture(autouse=True)
+def _this_system(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("EASYREMOTE_KAFKA", settings.bootstrap_servers())
+    monkeypatch.setenv("EASYREMOTE_NAMESPACE", settings.namespace)
+    load_settings.cache_clear()
+    yield
+    load_settings.cache_clear()
+
+
+def models(*arguments: str) -> Result:
+    return CliRunner().invoke(app, ["models", *arguments])
+
+
+def done(*arguments: str) -> str:
+    said = models(*arguments)
+    assert said.exit_code == 0, said.output
+    return said.output
+
+
+@contextmanager
+def nodes(settings: Settings, *names: str) -> Iterator[System]:
+    with system(settings) as running:
+        running.launch("router", "router")
+        for name in names:
+            running.launch(name, "inference", **MODELS)
+        running.await_up("router", *names)
+        yield running
+
+
+class Callers:
+    """Four threads that call all the time, two of them through the router, and keep every reply."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.replies: list[Reply] = []
+        self._came = threading.Condition()
+        self._stopping = threading.Event()
+        self._clients = [Client(settings), Client(settings, direct=True)]
+        self._threads = [threading.Thread(target=self._run, args=(one,)) for one in self._clients * 2]
+        self.errors: list[BaseException] = []
+
+    def __enter__(self) -> Callers:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._stopping.set()
+        for thread in self._threads:
+            thread.join()
+        for client in self._clients:
+            client.close()
+
+    def await_version(self, version: str) -> None:
+        """Wait until a call is answered by a version."""
+        with self._came:
+            assert self._came.wait_for(lambda: any(one.model_version == version for one in self.replies), 30)
+
+    def _run(self, client: Client) -> None:
+        try:
+            while not self._stopping.is_set():
+                reply = client.reply("which_version", "x", options=OPTIONS)
+                with self._came:
+                    self.replies.append(reply)
+                    self._came.notify_all()
+        except BaseException as error:  # noqa: BLE001  # the test looks at it
+            self.errors.append(error)
+
+
+def said_by(replies: list[Reply]) -> set[tuple[str, object, str | None]]:
+    return {
+        (one.status, one.result["result"] if one.status == "ok" else one.error, one.model_version) for one in replies
+    }
+
+
+def test_twenty_swaps_under_load_fail_no_call_and_each_reply_names_the_version_that_made_it(settings: Settings) -> None:
+    with nodes(settings, "one", "two"), Callers(settings) as callers:
+        callers.await_version("configured")
+        for number in range(SWAPS):
+            done("swap", "versioned", f"v{number}")
+            callers.await_version(f"v{number}")
+    assert not callers.errors
+    assert {one.status for one in callers.replies} == {"ok"}
+    wrong = [one for one in callers.replies if one.result["result"] != one.model_version]
+    assert not wrong
+    assert {one.model_version for one in callers.replies} == {"configured", *(f"v{number}" for number in range(SWAPS))}
+
+
+def test_a_version_that_fails_to_load_or_to_warm_up_leaves_the_old_one_answering(settings: Settings) -> None:
+    with nodes(settings, "one"), Client(settings, direct=True) as client:
+        done("swap", "versioned", "good")
+        for path, why in (
+            ("versioned:NoWeights", "its weights are missing"),
+            ("versioned:FailsCold", "its first pass failed"),
+            ("versioned:NoSuchClass", "write module:Class"),
+        ):
+            said = models("swap", "versioned", "bad", "--class", path)
+            assert said.exit_code == 1
+            assert why in said.output
+            assert client.reply("which_version", "x", options=OPTIONS).model_version == "good"
+        listed = json.loads(done("list", "--json"))
+        assert [(one["node"], one["name"], one["version"]) for one in listed] == [("one", "versioned", "good")]
+
+
+def test_going_back_is_one_command_and_a_node_comes_back_with_what_was_ordered(settings: Settings) -> None:
+    with nodes(settings, "one") as running, Client(settings) as client:
+
+        def version() -> str | None:
+            return client.reply("which_version", "x", options=OPTIONS).model_version
+
+        done("swap", "versioned", "new")
+        assert version() == "new"
+        running.kill("one")
+        running.start("one", "inference", **MODELS)
+        assert version() == "new"
+        done("rollback", "versioned")
+        assert version() == "configured"
+        done("rollback", "versioned")
+        assert version() == "new"
+        [state] = json.loads(done("list", "--json"))
+        assert state["previous"] == "configured"
+        assert state["since"], "from which offsets on it answers"
+
+
+def test_a_model_is_loaded_where_it_was_not_and_unloaded_where_another_node_has_it(settings: Settings) -> None:
+    with nodes(settings, "one", "two"), Client(settings) as client:
+        done("load", "another", "1", "--class", "versioned:Another", "--node", "one")
+        reply = client.reply("which_other", "x", options=OPTIONS)
+        assert (reply.node_id, reply.model, reply.model_version) == ("one", "another", "1")
+        with Callers(settings) as callers:
+            callers.await_version("configured")
+            done("unload", "versioned", "--node", "one")
+            answered = len(callers.replies)
+            with callers._came:
+                assert callers._came.wait_for(lambda: len(callers.replies) > answered + 100, 30)
+        assert not callers.errors
+        assert said_by(callers.replies) == {("ok", "configured", "configured")}
+        assert {one.node_id for one in callers.replies[answered + 50 :]} == {"two"}
+
+
+def test_orders_that_mean_nobody_or_go_back_to_nothing_say_so(settings: Settings) -> None:
+    with nodes(settings, "one"):
+        assert "no live node is meant by --node nobody" in models("swap", "versioned", "2", "--node", "nobody").output
+        assert "nothing was ordered of 'versioned'" in models("rollback", "versioned").output
+        assert "--class module:Class" in models("swap", "unheard-of", "2").output
