@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Literal
 
 import structlog
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from easyremote.clock import monotonic_s
 from easyremote.errors import BrokerUnavailable, TopicError
@@ -177,6 +178,12 @@ class Follower:
         self._stopping.wait(GATHER_S)
         self._at_end.clear()
         self._consumer.resume(everything)
+        # Librdkafka looks once a second for what was resumed, unless something else is asked of that broker: this asks
+        # each leader for its ends.
+        with suppress(KafkaException):  # no broker just now: it is asked again after the next rest
+            self._consumer.offsets_for_times(
+                [TopicPartition(self.topic, number, OFFSET_END) for number in self.starts], timeout=_POLL_S
+            )
 
     def _is_record(self, message: Message) -> bool:
         error = message.error()

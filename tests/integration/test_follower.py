@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import queue
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from statistics import median
 
 import pytest
 from confluent_kafka import Message, Producer
 from easyremote.settings import Settings
 from easyremote.topics.admin import TopicAdmin
 from easyremote.topics.catalog import declarations
-from easyremote.topics.follower import Follower
+from easyremote.topics.follower import GATHER_S, Follower
 
 pytestmark = pytest.mark.broker
 
@@ -78,3 +81,19 @@ def test_a_topic_that_ends_with_what_was_never_committed_is_read_to_its_end(sett
     with _following(settings, nodes) as (follower, seen):
         assert follower.wait_caught_up(SOON_S)
         assert seen == [b"kept"]
+
+
+def test_who_gathers_has_each_record_soon_after_its_rest(settings: Settings, nodes: str) -> None:
+    came: queue.SimpleQueue[float] = queue.SimpleQueue()
+    producer = Producer({"bootstrap.servers": settings.bootstrap_servers()})
+    follower = Follower(settings, nodes, lambda _: came.put(time.monotonic()), start="end", gather=True)
+    lags_s = []
+    try:
+        for _ in range(11):
+            producer.produce(nodes, b"one", key="a")
+            assert producer.flush(10) == 0
+            sent_s = time.monotonic()
+            lags_s.append(came.get(timeout=SOON_S) - sent_s)
+    finally:
+        follower.close()
+    assert median(lags_s) < 4 * GATHER_S, lags_s  # a client left to itself looks once a second
