@@ -120,7 +120,7 @@ class CallTimeout(CallError):
 
 
 class CrashSuspect(CallError):
-    """The call was under way when a process died, twice; it is not run again."""
+    """The call alone was under way at each of two or more deaths of processes; it is not run again."""
 
 
 class BlobStoreError(CallError):

@@ -1,9 +1,8 @@
-"""Calls that were under way when a process died: each is run apart from the others, and not after a second death."""
+"""Calls that were under way when a process died: few of them run at a time, and not the one that is to blame."""
 
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,9 @@ import msgspec
 import structlog
 
 from easyremote.clock import monotonic_s
-from easyremote.inference.begun import BegunJournal, left_behind, mark_of
+from easyremote.inference.begun import BegunJournal, left_behind
+from easyremote.inference.deaths import Deaths
+from easyremote.inference.quarantine import Quarantine
 from easyremote.topics.catalog import SUSPECTS
 from easyremote.topics.follower import Follower
 from easyremote.topics.records import Death, decode_death, encode
@@ -23,55 +24,18 @@ if TYPE_CHECKING:
     from easyremote.settings import Settings
     from easyremote.topics.producer import RecordProducer
 
-__all__ = ["Deaths", "Suspects"]
+__all__ = ["Suspects"]
 
 log = structlog.get_logger(__name__)
 
-_DEADLY = 2
-_MAX_CALLS = 10_000
-_PATIENCE_S = 10.0
-"""A suspect that runs for longer is slow, not deadly as a rule: the next one is run beside it."""
 _CAUGHT_UP_S = 10.0
 _FLUSH_S = 10.0
 
 
-class Deaths:
-    """Counts the deaths that calls were under way at, for the newest of these calls. Pure.
-
-    Parameters
-    ----------
-    max_calls : int
-        Most calls kept.
-
-    Examples
-    --------
-    >>> deaths = Deaths()
-    >>> deaths.add(b"a", "first"); deaths.add(b"a", "second"); deaths.add(b"a", "second")
-    >>> deaths.of("a"), deaths.of("b")
-    (2, 0)
-    """
-
-    def __init__(self, max_calls: int = _MAX_CALLS) -> None:
-        self._max_calls = max_calls
-        self._seen: OrderedDict[bytes, set[str]] = OrderedDict()
-
-    def add(self, mark: bytes, death: str) -> None:
-        """Count a death, once however often it is told."""
-        self._seen.setdefault(mark, set()).add(death)
-        self._seen.move_to_end(mark)
-        if len(self._seen) > self._max_calls:
-            self._seen.popitem(last=False)
-
-    def of(self, call_id: str) -> int:
-        """Return at how many deaths a call was under way."""
-        # Nearly always there is none, and then asking costs a call next to nothing.
-        return len(self._seen.get(mark_of(call_id), ())) if self._seen else 0
-
-
 class Suspects:
-    """Notes what begins and ends here, tells what was under way at a death, and lets such calls run one at a time.
+    """Notes what begins and ends here, tells what was under way at a death, and lets few of such calls run at a time.
 
-    That one at a time runs of those that saw a death makes a second death the one's own.
+    So few of them are under way at a second death, and one at a third, which says whose these deaths are.
 
     Parameters
     ----------
@@ -82,7 +46,7 @@ class Suspects:
     run : callable
         `(job)`: takes a call that may run.
     refuse : callable
-        `(job, deaths)`: takes one that was under way at two deaths or more.
+        `(job, deaths)`: takes one that so many deaths are to be laid on, two or more.
     """
 
     def __init__(
@@ -98,8 +62,8 @@ class Suspects:
         self._refuse = refuse
         self._lock = threading.Lock()
         self._deaths = Deaths()
-        self._waiting: deque[Job] = deque()
-        self._apart: tuple[Job, float] | None = None  # the suspect that runs, and since when
+        self._quarantine: Quarantine[Job] = Quarantine()
+        self._releasing = False
         self._directory = settings.data_dir / "begun" / (settings.namespace or "default")
         self._journal: BegunJournal | None = None
         self._follower: Follower | None = None
@@ -130,16 +94,19 @@ class Suspects:
     def admit(self, job: Job) -> None:
         """Run a call, let it wait for the suspects before it, or refuse it."""
         deaths = self._deaths.of(job.call.id)
-        if deaths >= _DEADLY:
-            self._refuse(job, deaths)
-            return
         if not deaths:
             self._run(job)
             return
-        job.alone = True
         with self._lock:
-            self._waiting.append(job)
-        self._run_next()
+            is_to_blame = self._deaths.is_to_blame(job.call.id)
+            if not is_to_blame:
+                company = self._deaths.company_of(job.call.id)
+                job.alone = company == 1
+                self._quarantine.put(job, company, deaths)
+        if is_to_blame:
+            self._refuse(job, deaths)
+        else:
+            self._release()
 
     def begun(self, job: Job) -> None:
         """Note that a call is about to run."""
@@ -151,30 +118,34 @@ class Suspects:
         slot, job.slot = job.slot, None
         if slot is not None and self._journal is not None:
             self._journal.end(slot)
-        apart = self._apart
-        if apart is not None and apart[0] is job:
+        if self._quarantine.holds_any:
             with self._lock:
-                self._apart = None
-            self._run_next()
+                self._quarantine.end(job)
+            self._release()
 
     def look(self) -> None:
-        """Let the next suspect run if the one that runs is slow; to be called now and then."""
-        apart = self._apart
-        if apart is not None and self._waiting and monotonic_s() - apart[1] > _PATIENCE_S:
-            with self._lock:
-                self._apart = None
-            self._run_next()
+        """Let the next suspects run if those that run are slow; to be called now and then."""
+        if self._quarantine.holds_any:
+            self._release()
 
-    def _run_next(self) -> None:
-        with self._lock:
-            if self._apart is not None or not self._waiting:
-                return
-            job = self._waiting.popleft()
-            self._apart = (job, monotonic_s())
-        if job.ended:
-            self.ended(job)  # withdrawn while it waited
-        else:
-            self._run(job)
+    def _release(self) -> None:
+        # One thread at a time, and not within itself: a call may end while it is started, on this very thread.
+        while True:
+            with self._lock:
+                if self._releasing:
+                    return
+                job = self._quarantine.next(monotonic_s())
+                if job is None:
+                    return
+                self._releasing = True
+            try:
+                if not job.ended:
+                    self._run(job)
+            finally:
+                with self._lock:
+                    self._releasing = False
+                    if job.ended:
+                        self._quarantine.end(job)  # also one that was withdrawn while it waited
 
     def _tell(self, death: str, marks: Sequence[bytes]) -> bool:
         refused: list[KafkaError] = []
@@ -183,11 +154,11 @@ class Suspects:
             if error is not None:
                 refused.append(error)
 
-        value = encode(Death(death, self._settings.node_id))
+        value = encode(Death(death, self._settings.node_id, calls=len(marks)))
         for mark in marks:
             self._producer.send(self._settings.namespace + SUSPECTS, value, key=mark, on_delivery=delivered)
         if marks:
-            log.warning("a process died with calls under way; each is run apart from the others", calls=len(marks))
+            log.warning("a process died with calls under way; few of them are run at a time", calls=len(marks))
         if self._producer.flush(_FLUSH_S) or refused:
             log.warning("what was under way at a death could not be told; it is tried again at the next start")
             return False
@@ -197,9 +168,10 @@ class Suspects:
         for message in messages:
             key = message.key()
             try:
-                death = decode_death(message.value() or b"").death
+                told = decode_death(message.value() or b"")
             except msgspec.MsgspecError as error:
                 log.warning("a record of suspects cannot be read", offset=message.offset(), error=str(error))
                 continue
             if isinstance(key, bytes):
-                self._deaths.add(key, death)
+                with self._lock:
+                    self._deaths.add(key, told.death, told.calls)

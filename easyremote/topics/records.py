@@ -146,6 +146,8 @@ class Death(Struct, frozen=True):
     death: Name
     """Names the process, so that a death that is told twice is one."""
     told_by: Name
+    calls: int
+    """How many were under way at it; each has a record of its own."""
 
 
 class ModelState(Struct, frozen=True):

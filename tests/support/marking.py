@@ -7,6 +7,7 @@ import os
 import signal
 import time
 import uuid
+from pathlib import Path
 
 import easyremote
 
@@ -52,4 +53,26 @@ def mark_and_die(journal: str, call: str, deadly: str) -> str:
     note(journal, call)
     if call == deadly:
         os.kill(os.getpid(), signal.SIGKILL)
+    return call
+
+
+_begun: set[str] = set()
+_all_begun = asyncio.Event()
+
+
+@easyremote.function
+async def mark_with_others(journal: str, call: str, deadly: str, calls: int) -> str:
+    """Write the call down, wait until `calls` of them are under way here, end the process if this is the deadly one.
+
+    Once a file `again` is beside the journal, a call waits for no other.
+    """
+    note(journal, call)
+    if not Path(journal).with_name("again").exists():
+        _begun.add(call)
+        if len(_begun) == calls:
+            _all_begun.set()
+        await _all_begun.wait()
+    if call == deadly:
+        os.kill(os.getpid(), signal.SIGKILL)
+    await asyncio.sleep(0.04)
     return call
