@@ -6,7 +6,7 @@ import json
 import threading
 import time
 from contextlib import ExitStack, closing
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -30,6 +30,10 @@ _CAUGHT_UP_S = 10.0
 Model = Annotated[str, typer.Argument(help="The model's name, as 'models list' and replies say it.")]
 Version = Annotated[str, typer.Argument(help="What replies will call this version.")]
 ClassPath = Annotated[str | None, typer.Option("--class", help="module:Class; unset: as the node's settings name it.")]
+Params = Annotated[
+    list[str] | None,
+    typer.Option("--param", metavar="NAME=VALUE", help="An argument of the class; JSON, or else a text."),
+]
 Weights = Annotated[str | None, typer.Option(help="First argument of the class: a path, a hub name.")]
 Node = Annotated[str | None, typer.Option("--node", help="Only this node.")]
 Pool = Annotated[str | None, typer.Option("--pool", help="Only nodes of this pool.")]
@@ -49,28 +53,17 @@ def models_list(as_json: AsJson = False) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("node", "model", "version", "state", "previous", "why")
+    table = Table("node", "model", "version", "state", "previous")
     for node, state in found:
         version = "" if state.state == "unloaded" else state.version
-        table.add_row(node, state.name, version, state.state, state.previous or "", state.reason or "")
+        table.add_row(node, state.name, version, state.state, state.previous or "")
     Console().print(table)
+    for node, state in found:
+        if state.reason is not None:  # below the table, where a long line stays one
+            typer.echo(_told_of(node, state))
 
 
-@app.command("load")
-@told
-def models_load(  # noqa: PLR0913, PLR0917  # each is an option
-    model: Model,
-    version: Version,
-    path: Annotated[str, typer.Option("--class", help="module:Class, importable on the nodes.")],
-    weights: Weights = None,
-    node: Node = None,
-    pool: Pool = None,
-    timeout_s: Patience = 300,
-) -> None:
-    """Load a model that nodes do not hold yet."""
-    _order_source(model, version, (path, weights), (node, pool), timeout_s)
-
-
+@app.command("load", help="Load a model that nodes do not hold yet; as swap, and --class says what it is.")
 @app.command("swap")
 @told
 def models_swap(  # noqa: PLR0913, PLR0917  # each is an option
@@ -78,12 +71,16 @@ def models_swap(  # noqa: PLR0913, PLR0917  # each is an option
     version: Version,
     path: ClassPath = None,
     weights: Weights = None,
+    params: Params = None,
     node: Node = None,
     pool: Pool = None,
     timeout_s: Patience = 300,
 ) -> None:
     """Let another version answer: it is loaded and warmed up first, and if that fails the old one stays."""
-    _order_source(model, version, (path, weights), (node, pool), timeout_s)
+    from easyremote.topics.model_control import ModelSource, Scope
+
+    source = ModelSource(version=version, path=path, weights=weights, params=dict(map(_param, params or ())))
+    _order(model, Scope(node=node, pool=pool), lambda _last: source, timeout_s)
 
 
 @app.command("rollback")
@@ -112,17 +109,16 @@ def models_unload(model: Model, node: Node = None, pool: Pool = None, timeout_s:
     _order(model, Scope(node=node, pool=pool), lambda _last: UNLOADED, timeout_s)
 
 
-def _order_source(
-    model: str,
-    version: str,
-    made_from: tuple[str | None, str | None],
-    where: tuple[str | None, str | None],
-    timeout_s: float,
-) -> None:
-    from easyremote.topics.model_control import ModelSource, Scope
+def _param(said: str) -> tuple[str, Any]:  # Any: as the class takes it
+    from easyremote.errors import ConfigError
 
-    source = ModelSource(version=version, path=made_from[0], weights=made_from[1])
-    _order(model, Scope(node=where[0], pool=where[1]), lambda _last: source, timeout_s)
+    name, is_said, value = said.partition("=")
+    if not (name.isidentifier() and is_said):
+        raise ConfigError(f"--param {said}: write NAME=VALUE, as in --param backend=onnx-int8")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
 
 
 def _held() -> list[tuple[str, ModelState]]:
@@ -172,7 +168,7 @@ def _order(model: str, scope: Scope, wanted: Callable[[ModelOrder | None], Wante
         if failed and len(failed) == len(told_by):
             # A node that starts later need not fail at it too.
             _write(settings, producer, order.key, last if last is not None and last.key == order.key else None)
-    _tell(model, meant, told_by, failed)
+    _tell(meant, told_by, failed)
 
 
 def _meant(nodes: NodeWatch, scope: Scope) -> set[str]:
@@ -207,10 +203,15 @@ def _write(settings: Settings, producer: RecordProducer, key: str, order: ModelO
         raise TopicError("the order was not acknowledged by Kafka in time; look at 'easyremote models list'")
 
 
-def _tell(model: str, meant: set[str], told_by: dict[str, ModelState], failed: dict[str, ModelState]) -> None:
+def _told_of(node: str, state: ModelState) -> str:
+    if state.reason is None:
+        return f"{node}: {state.name} {state.state} {state.version}"
+    return f"{node}: {state.name} {state.coming or 'as ordered last'} failed, {state.reason}"
+
+
+def _tell(meant: set[str], told_by: dict[str, ModelState], failed: dict[str, ModelState]) -> None:
     for node, state in sorted(told_by.items()):
-        outcome = f"failed, {state.reason}" if node in failed else f"{state.state} {state.version}"
-        typer.echo(f"{node}: {model} {outcome}")
+        typer.echo(_told_of(node, state))
     silent = sorted(meant - told_by.keys())
     if silent:
         typer.echo(f"error: no word from {', '.join(silent)} in time; the order stands", err=True)

@@ -51,6 +51,7 @@ class Slot:
         self.previous: Held | None = None
         self.order_id: str | None = None
         """The last order that was dealt with, one way or the other."""
+        self._done_id: str | None = None
         self._coming: str | None = None
         self._reason: str | None = None
         self._since: Mapping[int, int] = {}
@@ -89,6 +90,15 @@ class Slot:
     def settle(self, order_id: str | None) -> None:
         """Note that an order is dealt with."""
         self.order_id = order_id
+        if self._reason is None:
+            self._done_id = order_id
+
+    def is_settled(self, order_id: str) -> bool:
+        """Say whether an order is dealt with: the last one, or the last that did not fail.
+
+        That one holds again when the one after it failed on every node and was taken back; why is still told.
+        """
+        return order_id in (self.order_id, self._done_id)
 
     def state(self) -> ModelState:
         """Return what heartbeats tell of it."""

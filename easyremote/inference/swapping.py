@@ -95,7 +95,7 @@ class Swapper:
                 if self._stopping.is_set():
                     return
                 slot = self._node.slot(order.model)
-                if slot.order_id != order.id:
+                if not slot.is_settled(order.id):
                     self._obey(slot, order)
             if self._stopping.is_set():
                 return

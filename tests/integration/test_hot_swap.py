@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from easyremote import CallOptions, Client
+from callers import OPTIONS, Callers
+from easyremote import Client
 from easyremote.cli import app
+from easyremote.inference.nodes import NodeWatch
 from easyremote.settings import Settings, load_settings
 from easyremote.topics.records import Reply
 from system import System, system
@@ -19,7 +21,6 @@ pytestmark = [pytest.mark.broker, pytest.mark.timeout(240)]
 
 SWAPS = 20
 MODELS = {"EASYREMOTE_MODELS": "versioned:Versioned"}
-OPTIONS = CallOptions(timeout_s=60)
 
 
 @pytest.fixture(autouse=True)
@@ -51,43 +52,22 @@ def nodes(settings: Settings, *names: str) -> Iterator[System]:
         yield running
 
 
-class Callers:
-    """Four threads that call all the time, two of them through the router, and keep every reply."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.replies: list[Reply] = []
-        self._came = threading.Condition()
-        self._stopping = threading.Event()
-        self._clients = [Client(settings), Client(settings, direct=True)]
-        self._threads = [threading.Thread(target=self._run, args=(one,)) for one in self._clients * 2]
-        self.errors: list[BaseException] = []
-
-    def __enter__(self) -> Callers:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self._stopping.set()
-        for thread in self._threads:
-            thread.join()
-        for client in self._clients:
-            client.close()
-
-    def await_version(self, version: str) -> None:
-        """Wait until a call is answered by a version."""
-        with self._came:
-            assert self._came.wait_for(lambda: any(one.model_version == version for one in self.replies), 30)
-
-    def _run(self, client: Client) -> None:
-        try:
-            while not self._stopping.is_set():
-                reply = client.reply("which_version", "x", options=OPTIONS)
-                with self._came:
-                    self.replies.append(reply)
-                    self._came.notify_all()
-        except BaseException as error:  # noqa: BLE001  # the test looks at it
-            self.errors.append(error)
+def await_beats(settings: Settings, node_id: str, count: int) -> None:
+    """Wait until a node has told its state so many times from now on."""
+    told: set[int] = set()
+    beat = threading.Event()
+    watch = NodeWatch(settings, changed=beat.set)
+    try:
+        assert watch.wait_caught_up(30)
+        for _ in range(count * 20):
+            beat.clear()
+            told |= {one.sent_ms for one in watch.live() if one.node_id == node_id}
+            if len(told) > count:
+                return
+            beat.wait(5)
+        pytest.fail(f"{node_id} told its state {len(told)} times")
+    finally:
+        watch.close()
 
 
 def said_by(replies: list[Reply]) -> set[tuple[str, object, str | None]]:
@@ -97,7 +77,7 @@ def said_by(replies: list[Reply]) -> set[tuple[str, object, str | None]]:
 
 
 def test_twenty_swaps_under_load_fail_no_call_and_each_reply_names_the_version_that_made_it(settings: Settings) -> None:
-    with nodes(settings, "one", "two"), Callers(settings) as callers:
+    with nodes(settings, "one", "two"), Callers(settings, "which_version", ["x"]) as callers:
         callers.await_version("configured")
         for number in range(SWAPS):
             done("swap", "versioned", f"v{number}")
@@ -121,8 +101,25 @@ def test_a_version_that_fails_to_load_or_to_warm_up_leaves_the_old_one_answering
             assert said.exit_code == 1
             assert why in said.output
             assert client.reply("which_version", "x", options=OPTIONS).model_version == "good"
-        listed = json.loads(done("list", "--json"))
-        assert [(one["node"], one["name"], one["version"]) for one in listed] == [("one", "versioned", "good")]
+        [listed] = json.loads(done("list", "--json"))
+        assert (listed["node"], listed["name"], listed["version"]) == ("one", "versioned", "good")
+
+
+def test_why_an_order_failed_on_every_node_is_listed_until_something_else_is_ordered(settings: Settings) -> None:
+    with nodes(settings, "one"):
+        for before in (None, "good"):
+            if before is not None:
+                done("swap", "versioned", before)
+            assert models("swap", "versioned", "bad", "--class", "versioned:NoWeights").exit_code == 1
+            await_beats(settings, "one", 4)  # long after the node has heard that the order is taken back
+            [listed] = json.loads(done("list", "--json"))
+            assert (listed["state"], listed["coming"]) == ("failed", "bad")
+            assert "its weights are missing" in listed["reason"]
+            assert listed["version"] == (before or "configured")
+            assert "one: versioned bad failed, ModelError: its weights are missing" in done("list")
+        done("swap", "versioned", "better")
+        [listed] = json.loads(done("list", "--json"))
+        assert (listed["state"], listed["version"], listed["reason"]) == ("ready", "better", None)
 
 
 def test_going_back_is_one_command_and_a_node_comes_back_with_what_was_ordered(settings: Settings) -> None:
@@ -150,12 +147,11 @@ def test_a_model_is_loaded_where_it_was_not_and_unloaded_where_another_node_has_
         done("load", "another", "1", "--class", "versioned:Another", "--node", "one")
         reply = client.reply("which_other", "x", options=OPTIONS)
         assert (reply.node_id, reply.model, reply.model_version) == ("one", "another", "1")
-        with Callers(settings) as callers:
+        with Callers(settings, "which_version", ["x"]) as callers:
             callers.await_version("configured")
             done("unload", "versioned", "--node", "one")
             answered = len(callers.replies)
-            with callers._came:
-                assert callers._came.wait_for(lambda: len(callers.replies) > answered + 100, 30)
+            callers.await_more(100)
         assert not callers.errors
         assert said_by(callers.replies) == {("ok", "configured", "configured")}
         assert {one.node_id for one in callers.replies[answered + 50 :]} == {"two"}

@@ -87,3 +87,16 @@ def test_the_last_order_that_means_a_node_holds_and_taking_it_back_brings_the_on
     assert orders.covering("echo", Scope()) is everywhere
     orders.add(here.key, None)
     assert orders.meant_for("a", "general", "general")["echo"].id == "1"
+
+
+def test_the_order_that_holds_again_after_a_failed_one_is_settled_and_the_failure_still_told() -> None:
+    slot = Slot("echo", Echo())
+    slot.swap(version("2"))
+    slot.settle("first")
+    slot.begin("3")
+    slot.fail("ModelError: no weights")
+    slot.settle("second")
+    assert slot.is_settled("second")
+    assert slot.is_settled("first")
+    assert not slot.is_settled("third")
+    assert slot.state().state == "failed"
