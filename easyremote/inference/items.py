@@ -10,21 +10,20 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from easyremote.errors import CallError, EasyRemoteError, call_error
 
 if TYPE_CHECKING:
     from easyremote.inference.session import Session
-    from easyremote.topics.records import Reply
+    from easyremote.topics.records import Blob, Reply
 
 __all__ = ["AsyncItems", "Items", "error_of"]
 
 
 def error_of(reply: Reply) -> EasyRemoteError | None:
     """Return the exception that a reply tells, if it tells one."""
-    if isinstance(reply.error, msgspec.UnsetType):
+    if isinstance(reply.error, UnsetType):
         return None
     return call_error(reply.error.type, reply.error.message, retriable=reply.error.retriable)
 
@@ -36,6 +35,14 @@ class _End:
         self.error = error
 
 
+class _Large:
+    """Stands for an item that is in the blob store until it is taken."""
+
+    def __init__(self, seq: int, blob: Blob) -> None:
+        self.seq = seq
+        self.blob = blob
+
+
 class _Received(ABC):
     """Takes a stream's records as they come and passes on each item once, in order.
 
@@ -45,7 +52,7 @@ class _Received(ABC):
     Parameters
     ----------
     session : Session
-        Withdraws the call.
+        Withdraws the call, fetches large items.
     function : str
         Its name, for messages.
     from_seq : int
@@ -59,12 +66,14 @@ class _Received(ABC):
         """How many items have come, counted from the stream's first: where a later call can take it up."""
         self._session = session
         self._function = function
+        self._over = False
 
     def come(self, record: Reply) -> None:
         """Take an item's record; on the session's thread."""
-        if record.seq == self.next_seq:
-            self.next_seq += 1
-            self._pass_on(record.result)
+        seq, blob = self.next_seq, record.result_claim
+        if record.seq == seq:
+            self.next_seq = seq + 1
+            self._pass_on(record.result if isinstance(blob, UnsetType) else _Large(seq, blob))
 
     def end(self, outcome: Reply | EasyRemoteError) -> None:
         """Take the final reply, or why there is none; on the session's thread."""
@@ -82,6 +91,15 @@ class _Received(ABC):
             )
         self._pass_on(_End(error))
 
+    def _fetch(self, large: _Large) -> Any:  # Any: whatever the function yields
+        try:
+            return self._session.fetch(large.blob, f"item {large.seq} of {self._function}")
+        except EasyRemoteError:
+            self._over = True
+            self._session.abandon(self.id)
+            self.next_seq = large.seq
+            raise
+
     @abstractmethod
     def _pass_on(self, entry: Any) -> None:  # Any: an item, or the end
         """Let the caller have it."""
@@ -91,13 +109,12 @@ class Items(_Received, Iterator[Any]):
     """The items of a stream, each as soon as it comes; for one thread.
 
     Use it as a context manager: what is left before its end is withdrawn. Items that have come and were not taken
-    stand in memory.
+    stand in memory, large ones in the blob store.
     """
 
     def __init__(self, session: Session, function: str, from_seq: int) -> None:
         super().__init__(session, function, from_seq)
         self._came: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._over = False
 
     def _pass_on(self, entry: Any) -> None:  # Any: an item, or the end
         self._came.put(entry)
@@ -106,6 +123,8 @@ class Items(_Received, Iterator[Any]):
         if self._over:
             raise StopIteration
         entry = self._came.get()
+        if isinstance(entry, _Large):
+            return self._fetch(entry)
         if not isinstance(entry, _End):
             return entry
         self._over = True
@@ -132,7 +151,8 @@ class AsyncItems(_Received, AsyncIterator[Any]):
     """The items of a stream, each as soon as it comes; for one task.
 
     The call is sent when the first item is asked for or the block is entered. Use it as an asynchronous context
-    manager: what is left before its end is withdrawn. Items that have come and were not taken stand in memory.
+    manager: what is left before its end is withdrawn. Items that have come and were not taken stand in memory, large
+    ones in the blob store.
     """
 
     def __init__(
@@ -148,7 +168,6 @@ class AsyncItems(_Received, AsyncIterator[Any]):
         self._loop = loop
         self._came: deque[Any] = deque()
         self._news = asyncio.Event()
-        self._over = False
 
     def _pass_on(self, entry: Any) -> None:  # Any: an item, or the end
         self._came.append(entry)
@@ -167,6 +186,8 @@ class AsyncItems(_Received, AsyncIterator[Any]):
                 await self._news.wait()
                 continue
             entry = self._came.popleft()
+            if isinstance(entry, _Large):
+                return await asyncio.to_thread(self._fetch, entry)
             if not isinstance(entry, _End):
                 return entry
             self._over = True

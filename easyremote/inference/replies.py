@@ -16,6 +16,8 @@ from easyremote.topics.records import Reply, TimingsMs
 from easyremote.topics.replying import encode_reply, error_body
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from easyremote.inference.functions import Function
     from easyremote.inference.jobs import Job
     from easyremote.inference.node import AINodeManager
@@ -80,13 +82,15 @@ class ReplyMaker:
 
     def _claimed(self, job: Job, reply: Reply, shared_by: int) -> Outcome:
         try:
-            blob = self._desk.put(as_json(reply.result), f"result of {reply.function}")
+            value = self._claiming(reply, "result")
         except EasyRemoteError as error:
             return self.failure(job, error)
         self._node.stats.record(job.call.function, reply.timings_ms.executed / 1000 / shared_by, ok=True)
-        return Outcome(
-            self.encoded(structs.replace(reply, result=UNSET, result_claim=blob), "reply", job.call.function)
-        )
+        return Outcome(value)
+
+    def _claiming(self, reply: Reply, what: str) -> bytes:
+        blob = self._desk.put(as_json(reply.result), f"{what} of {reply.function}")
+        return as_json(structs.replace(reply, result=UNSET, result_claim=blob))
 
     def failure(self, job: Job, error: BaseException) -> Outcome:
         """Return the outcome of a call that has none but an error."""
@@ -111,8 +115,8 @@ class ReplyMaker:
             reply = structs.replace(reply, seq=job.stream.count, final=True)
         return Outcome(encode_reply(reply), error, retriable)
 
-    def item(self, job: Job, function: Function, seq: int, item: Any) -> bytes:  # Any: whatever it yields
-        """Return the record of one item of a stream.
+    def item(self, job: Job, function: Function, seq: int, item: Any) -> bytes | Callable[[], bytes]:
+        """Return the record of one item of a stream, or for a large one what puts it into the blob store first.
 
         Raises
         ------
@@ -120,6 +124,8 @@ class ReplyMaker:
             If it has no form in JSON.
         PayloadTooLarge
             If it is larger than the limit.
+        BlobStoreError
+            Later, if the store does not take it.
         """
         reply = Reply(
             id=job.call.id,
@@ -134,21 +140,11 @@ class ReplyMaker:
             seq=seq,
             final=False,
         )
-        return self.encoded(reply, f"item {seq}", function.name)
-
-    def encoded(self, value: Any, what: str, function: str) -> bytes:  # Any: whatever a function returned
-        """Return a value as JSON; `what` it is of which function is for the message.
-
-        Raises
-        ------
-        RemoteError
-            If it has no form in JSON.
-        PayloadTooLarge
-            If it is larger than the limit.
-        """
-        encoded = as_json(value)
-        self._refuse_large(encoded, what, function)
-        return encoded
+        value = as_json(reply)
+        if job.call.claim_result and self._desk.is_large(value):
+            return lambda: self._claiming(reply, f"item {seq}")
+        self._refuse_large(value, f"item {seq}", function.name)
+        return value
 
     def _refuse_large(self, encoded: bytes, what: str, function: str) -> None:
         if len(encoded) > self._max_payload_bytes:

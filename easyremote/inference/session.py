@@ -188,6 +188,21 @@ class Session:
             raise
         return call_id
 
+    def fetch(self, blob: Blob, what: str) -> Any:  # Any: whatever the function returned
+        """Return what a reply claims; `what` it is, is for the message. It waits for the blob store.
+
+        Raises
+        ------
+        BlobStoreError
+            If it is not to be had from the store.
+        CallError
+            If it is no JSON.
+        """
+        try:
+            return msgspec.json.decode(self._desk.get(blob, what))
+        except msgspec.MsgspecError as error:
+            raise CallError(f"the {what} cannot be read: {error}") from error
+
     def cancel(self, call_id: str) -> None:
         """Withdraw a call, whoever sent it; its reply is `CallCancelled`, unless it has been answered."""
         self._producer.send(self._settings.namespace + CANCELLATIONS, encode(Cancellation(call_id)), key=call_id)
@@ -283,12 +298,10 @@ class Session:
     def _end_large(self, correlation_id: bytes, reply: Reply, blob: Blob, in_flight: bytes | None) -> None:
         outcome: Reply | EasyRemoteError
         try:
-            result = msgspec.json.decode(self._desk.get(blob, f"result of {reply.function}"))
+            result = self.fetch(blob, f"result of {reply.function}")
             outcome = structs.replace(reply, result=result, result_claim=UNSET)
         except EasyRemoteError as error:
             outcome = error
-        except msgspec.MsgspecError as error:
-            outcome = CallError(f"the result cannot be read: {error}")
         self._end(correlation_id, outcome, in_flight)
 
     def _end(self, correlation_id: bytes, outcome: Reply | EasyRemoteError, in_flight: bytes | None = None) -> None:

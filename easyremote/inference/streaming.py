@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import threading
 from abc import ABC, abstractmethod
-from asyncio import get_running_loop
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import aclosing, closing
 from typing import TYPE_CHECKING, Any
@@ -17,8 +17,6 @@ from easyremote.errors import DeadlineExceeded, EasyRemoteError, PayloadTooLarge
 from easyremote.inference.replies import as_json
 
 if TYPE_CHECKING:
-    import asyncio
-
     from easyremote.inference.functions import Function
     from easyremote.inference.jobs import Job
     from easyremote.inference.lanes import Hand
@@ -93,13 +91,17 @@ class ItemSink(ABC):
 
     @abstractmethod
     def take(self, item: Any) -> bool:  # Any: whatever the generator yields
-        """Take an item; say False if nobody wants more.
+        """Take an item; say False if nobody wants more. It may wait for the blob store.
 
         Raises
         ------
         EasyRemoteError
-            If the call fails by this item: too late, too large, without a form in JSON.
+            If the call fails by this item: too late, too large, without a form in JSON, not taken by the store.
         """
+
+    async def take_on_loop(self, item: Any) -> bool:  # Any: whatever the generator yields
+        """Do as `take` does; the event loop does not wait for the blob store."""
+        return self.take(item)
 
     @property
     @abstractmethod
@@ -135,13 +137,26 @@ class ItemStream(ItemSink):
 
     def take(self, item: Any) -> bool:  # Any: whatever the generator yields
         """Send an item, unless its number is below what the caller asked for."""
+        record = self._record(item)
+        return self._pass_on(record() if callable(record) else record)
+
+    async def take_on_loop(self, item: Any) -> bool:  # Any: whatever the generator yields
+        """Do as `take` does; a large item is put into the blob store by a thread."""
+        record = self._record(item)
+        return self._pass_on(await asyncio.to_thread(record) if callable(record) else record)
+
+    def _record(self, item: Any) -> bytes | Callable[[], bytes] | None:  # Any: whatever the generator yields
         self._refuse_late()
         if self._refused is not None:
             raise self._refused
         if self.count < self.job.call.from_seq:
+            return None
+        return self._replies.item(self.job, self._function, self.count, item)
+
+    def _pass_on(self, record: bytes | None) -> bool:
+        if record is None:
             self.count += 1
             return not self.job.ended
-        record = self._replies.item(self.job, self._function, self.count, item)
         with self._sending:
             if self.job.ended:
                 return False
@@ -227,7 +242,7 @@ async def drain_async(generator: AsyncGenerator[Any, Any], items: ItemSink) -> b
     """Run an async generator on this loop; close it, and say whether it came to its end."""
     async with aclosing(generator):
         async for item in generator:
-            if not items.take(item):
+            if not await items.take_on_loop(item):
                 return False
             if items.window.is_full:
                 items.job.progress_s = math.inf
@@ -237,7 +252,7 @@ async def drain_async(generator: AsyncGenerator[Any, Any], items: ItemSink) -> b
 
 
 async def _free(window: Window) -> None:
-    loop = get_running_loop()
+    loop = asyncio.get_running_loop()
     free: asyncio.Future[None] = loop.create_future()
 
     def wake() -> None:

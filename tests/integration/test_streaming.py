@@ -132,6 +132,22 @@ def test_a_later_client_takes_a_stream_up_where_an_earlier_one_was_left(
             next(again)
 
 
+@pytest.mark.parametrize("function", ["pages", "pages_later"])
+def test_items_of_megabytes_go_by_the_blob_store_in_their_places(worker: Settings, function: str) -> None:
+    sizes = [10, 3_000_000, 20, 2_000_000, 30]
+    with Client(worker) as client:
+        assert [len(item) for item in client.stream(function, sizes, options=SOON)] == sizes
+
+    async def read() -> list[int]:
+        async with AsyncClient(worker, direct=True) as client:
+            return [len(item) async for item in client.stream(function, sizes, options=SOON)]
+
+    assert asyncio.run(read()) == sizes
+    with tail(worker, "replies") as replies:
+        told = replies.wait_for(lambda all_: len(all_) == 2 * (len(sizes) + 1))
+    assert max(len(one.value() or b"") for one in told) < 2_000
+
+
 def test_a_plain_consumer_reads_the_records_as_the_protocol_says(worker: Settings) -> None:
     producer = Producer({"bootstrap.servers": worker.bootstrap_servers()})
     for call_id, fields in (("s-1", {"stream": True}), ("s-2", {}), ("s-3", {"stream": True, "from_seq": 2})):

@@ -59,6 +59,20 @@ def halting(diary: str, gate: str, count: int) -> Iterator[int]:
 
 
 @easyremote.function
+def pages(sizes: list[int]) -> Iterator[str]:
+    """Make texts of these sizes."""
+    for size in sizes:
+        yield "x" * size
+
+
+@easyremote.function
+async def pages_later(sizes: list[int]) -> AsyncIterator[str]:
+    """Do as `pages` does, on the event loop."""
+    for size in sizes:
+        yield "x" * size
+
+
+@easyremote.function
 def breaks(count: int) -> Iterator[int]:
     """Make items, then fail."""
     yield from range(count)

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import queue
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
-from easyremote.errors import CallError, EasyRemoteError, RemoteError, TopicError
+from easyremote.errors import BlobStoreError, CallError, EasyRemoteError, RemoteError, TopicError
 from easyremote.inference.execution import Executor, Job, Outcome
 from easyremote.inference.functions import Function
 from easyremote.inference.items import AsyncItems, Items
 from easyremote.inference.node import AINodeManager
 from easyremote.settings import Settings
-from easyremote.topics.records import ErrorBody, Reply, decode_reply, encode
+from easyremote.topics.blobs import DirectoryStore
+from easyremote.topics.records import Blob, ErrorBody, Reply, decode_reply, encode
 from easyremote.topics.replying import NO_TIME
 from easyremote.topics.wire import Origin, parse_call
+from msgspec import UNSET, structs
 
 WAIT_S = 20
 
@@ -42,8 +46,8 @@ class Bench:
             send_item=self._send,
         )
         self.loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self.loop.run_forever)
-        self._thread.start()
+        self.thread = threading.Thread(target=self.loop.run_forever)
+        self.thread.start()
         self.executor.start(self.loop)
 
     def _tell(self, outcome: Outcome) -> None:
@@ -84,7 +88,7 @@ class Bench:
     def close(self) -> None:
         assert self.executor.close(WAIT_S)
         self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join()
+        self.thread.join()
         self.loop.close()
         assert self.told.empty()
         assert self.failures == []
@@ -369,11 +373,74 @@ def test_streams_do_not_keep_plain_functions_from_their_threads() -> None:
         assert [one.next().seq for _ in range(8)] == [1] * 8
 
 
-class Withdrawals:
-    """Stands for a session: notes what is abandoned."""
+def pages(sizes: list[int]) -> Iterator[str]:
+    for size in sizes:
+        yield "x" * size
 
-    def __init__(self) -> None:
+
+async def pages_later(sizes: list[int]) -> AsyncIterator[str]:
+    for size in sizes:
+        yield "x" * size
+
+
+@pytest.mark.parametrize("function", [pages, pages_later])
+def test_a_large_item_goes_by_the_store_between_the_others_and_never_on_the_event_loop(
+    function: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored: list[tuple[bytes, threading.Thread]] = []
+
+    def put(self: DirectoryStore, key: str, content: bytes) -> None:
+        stored.append((content, threading.current_thread()))
+
+    monkeypatch.setattr(DirectoryStore, "put", put)
+    with bench(function, claim_bytes=1_024, data_dir=tmp_path) as one:
+        one.put(function, [1, 5_000, 2], claim_result=True)
+        told = [one.next() for _ in range(4)]
+        ((content, thread),) = stored
+        assert thread is not one.thread
+    assert content == b'"' + b"x" * 5_000 + b'"'
+    blob = Blob(hashlib.sha256(content).hexdigest(), len(content))
+    assert [(reply.seq, reply.result, reply.result_claim) for reply in told] == [
+        (0, "x", UNSET),
+        (1, UNSET, blob),
+        (2, "xx", UNSET),
+        (3, UNSET, UNSET),
+    ]
+
+
+def test_a_caller_that_does_not_know_claims_gets_large_items_in_their_records(tmp_path: Path) -> None:
+    with bench(pages, claim_bytes=1_024, data_dir=tmp_path) as one:
+        one.put(pages, [5_000])
+        assert one.rest()[0] == ["x" * 5_000]
+
+
+@pytest.mark.parametrize("function", [pages, pages_later])
+def test_an_item_that_is_too_large_or_not_taken_by_the_store_ends_the_stream_with_its_number(
+    function: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: DirectoryStore, key: str, content: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(DirectoryStore, "put", full)
+    with bench(function, claim_bytes=1_024, max_blob_bytes=4_000, data_dir=tmp_path) as one:
+        for size, error in ((3_000, "BlobStoreError"), (5_000, "PayloadTooLarge")):
+            one.put(function, [1, size, 1], claim_result=True)
+            items, final = one.rest()
+            assert (items, error_type(final), final.seq) == (["x"], error, 1)
+
+
+class Withdrawals:
+    """Stands for a session: notes what is abandoned, and has the store's blobs."""
+
+    def __init__(self, blobs: dict[str, str] | None = None) -> None:
         self.ids: list[str] = []
+        self._blobs = blobs or {}
+
+    def fetch(self, blob: Blob, what: str) -> str:
+        try:
+            return self._blobs[blob.sha256]
+        except KeyError as error:
+            raise BlobStoreError(f"the {what} is not in the store") from error
 
     def abandon(self, call_id: str) -> None:
         self.ids.append(call_id)
@@ -443,6 +510,50 @@ def test_leaving_the_items_withdraws_the_call() -> None:
     assert session.ids == ["c"]
     with pytest.raises(StopIteration):
         next(received)
+
+
+def large(seq: int, sha256: str) -> Reply:
+    return structs.replace(record(seq), result=UNSET, result_claim=Blob(sha256, 1))
+
+
+def test_a_large_item_is_fetched_in_its_place() -> None:
+    received = Items(Withdrawals({"k": "large"}), "f", 0)  # type: ignore[arg-type]  # as above
+    for one in (record(0, "first"), large(1, "k"), large(1, "k"), record(2, "last"), record(3, final=True)):
+        received.come(one) if one.final is False else received.end(one)
+    assert list(received) == ["first", "large", "last"]
+    assert received.next_seq == 3
+
+
+def test_a_large_item_that_is_not_to_be_had_ends_the_stream_and_can_be_asked_for_again() -> None:
+    session = Withdrawals()
+    received = Items(session, "f", 0)  # type: ignore[arg-type]  # as above
+    received.id = "c"
+    for one in (record(0, "first"), large(1, "gone"), record(2, "last")):
+        received.come(one)
+    assert next(received) == "first"
+    with pytest.raises(BlobStoreError, match="item 1 of f"):
+        next(received)
+    assert list(received) == []
+    assert (received.next_seq, session.ids) == (1, ["c"])
+
+
+def test_an_asynchronous_caller_has_large_items_fetched_in_their_place_too() -> None:
+    async def read(session: Any) -> list[Any]:
+        async def send(received: AsyncItems) -> str:
+            for one in (record(0, "first"), large(1, "k"), record(2, "last"), large(3, "gone")):
+                received.come(one)
+            return "c"
+
+        received = AsyncItems(session, asyncio.get_running_loop(), "f", 0, send)
+        got = [await anext(received) for _ in range(3)]
+        with pytest.raises(BlobStoreError, match="item 3 of f"):
+            await anext(received)
+        assert [one async for one in received] == []
+        return [*got, received.next_seq]
+
+    session = Withdrawals({"k": "large"})
+    assert asyncio.run(asyncio.wait_for(read(session), WAIT_S)) == ["first", "large", "last", 3]
+    assert session.ids == ["c"]
 
 
 def test_an_asynchronous_caller_gets_each_item_as_it_comes_from_another_thread() -> None:
