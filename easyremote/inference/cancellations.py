@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING
-
-import msgspec
-import structlog
 
 from easyremote.clock import now_ms
 from easyremote.topics.catalog import CANCELLATIONS, CANCELLATIONS_KEPT_MS
-from easyremote.topics.follower import Follower
-from easyremote.topics.records import decode_cancellation
+from easyremote.topics.follower import follow_records
+from easyremote.topics.records import Cancellation, decode_cancellation
 
 if TYPE_CHECKING:
-    from confluent_kafka import Message
-
     from easyremote.settings import Settings
 
 __all__ = ["CancellationWatch", "Cancelled"]
-
-log = structlog.get_logger(__name__)
 
 _MAX_IDS = 100_000
 
@@ -82,7 +75,7 @@ class CancellationWatch:
         self._cancelled = Cancelled()
         self._listeners: list[Callable[[str], None]] = []
         self._ids = self._cancelled.ids
-        self._follower = Follower(settings, settings.namespace + CANCELLATIONS, self._receive, start="beginning")
+        self._follower = follow_records(settings, CANCELLATIONS, decode_cancellation, self._take)
 
     def __contains__(self, call_id: object) -> bool:
         # Nearly always nothing is withdrawn, and then asking costs a call next to nothing.
@@ -100,13 +93,9 @@ class CancellationWatch:
         """Stop following."""
         self._follower.close()
 
-    def _receive(self, messages: Sequence[Message]) -> None:
-        for message in messages:
-            try:
-                call_id = decode_cancellation(message.value() or b"").id
-            except msgspec.MsgspecError as error:
-                log.warning("a cancellation cannot be read", offset=message.offset(), error=str(error))
-                continue
-            self._cancelled.add(call_id, message.timestamp()[1])
-            for told in self._listeners:
-                told(call_id)
+    def _take(self, _key: str, cancellation: Cancellation | None, at_ms: int) -> None:
+        if cancellation is None:
+            return
+        self._cancelled.add(cancellation.id, at_ms)
+        for told in self._listeners:
+            told(cancellation.id)

@@ -8,21 +8,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
-import structlog
 
 from easyremote.inference.nodes import NodeWatch
 from easyremote.topics.catalog import FUNCTIONS
-from easyremote.topics.follower import Follower
+from easyremote.topics.follower import follow_records
 from easyremote.topics.records import FunctionInfo, Offer, decode_offer
 
 if TYPE_CHECKING:
-    from confluent_kafka import Message
-
     from easyremote.settings import Settings
 
 __all__ = ["Listed", "OfferWatch", "list_functions", "listed"]
-
-log = structlog.get_logger(__name__)
 
 _CAUGHT_UP_S = 10.0
 
@@ -69,7 +64,7 @@ class OfferWatch:
     def __init__(self, settings: Settings) -> None:
         self._lock = threading.Lock()
         self._offers: dict[str, Offer] = {}
-        self._follower = Follower(settings, settings.namespace + FUNCTIONS, self._receive, start="beginning")
+        self._follower = follow_records(settings, FUNCTIONS, decode_offer, self._take)
 
     def wait_caught_up(self, timeout_s: float) -> bool:
         """Wait until every offer that stood in the topic has been read; say whether it was."""
@@ -84,18 +79,12 @@ class OfferWatch:
         """Stop following."""
         self._follower.close()
 
-    def _receive(self, messages: Sequence[Message]) -> None:
-        for message in messages:
-            key, value = message.key(), message.value()
-            node_id = key.decode(errors="replace") if isinstance(key, bytes) else str(key)
-            with self._lock:
-                if value is None:
-                    self._offers.pop(node_id, None)
-                    continue
-                try:
-                    self._offers[node_id] = decode_offer(value)
-                except msgspec.MsgspecError as error:
-                    log.warning("a list of functions cannot be read", node=node_id, error=str(error))
+    def _take(self, node_id: str, offer: Offer | None, _at_ms: int) -> None:
+        with self._lock:
+            if offer is None:
+                self._offers.pop(node_id, None)
+            else:
+                self._offers[node_id] = offer
 
 
 def list_functions(settings: Settings) -> list[Listed]:

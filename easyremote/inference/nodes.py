@@ -6,25 +6,18 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-import msgspec
-import structlog
-
 from easyremote.clock import now_ms, wall_ms
 from easyremote.inference.balancer import Balancer, Choice
 from easyremote.topics.catalog import NODES
-from easyremote.topics.follower import Follower
+from easyremote.topics.follower import follow_records
 from easyremote.topics.records import Heartbeat, Reply, decode_heartbeat
 
 if TYPE_CHECKING:
-    from confluent_kafka import Message
-
     from easyremote.inference.session import CallOptions
     from easyremote.settings import Settings
     from easyremote.topics.wire import Call
 
 __all__ = ["NodeWatch"]
-
-log = structlog.get_logger(__name__)
 
 
 class NodeWatch:
@@ -48,9 +41,8 @@ class NodeWatch:
         self._balancer = Balancer(settings.node_timeout_ms, default=settings.strategy, by_function=settings.strategies)
         self._heartbeats: dict[str, tuple[Heartbeat, int]] = {}
         self._timeout_ms = settings.node_timeout_ms
-        self._changed = changed
         self._started = False
-        self._follower = Follower(settings, settings.namespace + NODES, self._receive, start="beginning")
+        self._follower = follow_records(settings, NODES, decode_heartbeat, self._take, changed)
         self._started = True
 
     def wait_caught_up(self, timeout_s: float) -> bool:
@@ -137,26 +129,15 @@ class NodeWatch:
         """Stop following."""
         self._follower.close()
 
-    def _receive(self, messages: Sequence[Message]) -> None:
-        arrived_ms = now_ms()
-        caught_up = self._follower.caught_up if self._started else False
-        for message in messages:
-            key, value = message.key(), message.value()
-            node_id = key.decode(errors="replace") if isinstance(key, bytes) else str(key)
-            with self._lock:
-                if value is None:
-                    self._balancer.forget(node_id)
-                    self._heartbeats.pop(node_id, None)
-                    continue
-                try:
-                    beat = decode_heartbeat(value)
-                except msgspec.MsgspecError as error:
-                    log.warning("a heartbeat cannot be read", node=node_id, error=str(error))
-                    continue
-                # What stood there at the start may be of a node long dead: its age counts, by the broker's clock.
-                # What comes later has just been sent, whatever the clocks of other machines say.
-                seen_ms = arrived_ms if caught_up else min(arrived_ms, message.timestamp()[1])
-                self._balancer.update(beat, seen_ms)
-                self._heartbeats[node_id] = (beat, seen_ms)
-        if self._changed is not None:
-            self._changed()
+    def _take(self, node_id: str, beat: Heartbeat | None, sent_ms: int) -> None:
+        with self._lock:
+            if beat is None:
+                self._balancer.forget(node_id)
+                self._heartbeats.pop(node_id, None)
+                return
+            # What stood there at the start may be of a node long dead: its age counts, by the broker's clock.
+            # What comes later has just been sent, whatever the clocks of other machines say.
+            is_new = self._started and self._follower.caught_up
+            seen_ms = now_ms() if is_new else min(now_ms(), sent_ms)
+            self._balancer.update(beat, seen_ms)
+            self._heartbeats[node_id] = (beat, seen_ms)

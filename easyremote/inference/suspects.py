@@ -6,7 +6,6 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-import msgspec
 import structlog
 
 from easyremote.clock import monotonic_s
@@ -14,7 +13,7 @@ from easyremote.inference.begun import BegunJournal, left_behind
 from easyremote.inference.deaths import Deaths
 from easyremote.inference.quarantine import Quarantine
 from easyremote.topics.catalog import SUSPECTS
-from easyremote.topics.follower import Follower
+from easyremote.topics.follower import Follower, follow_records
 from easyremote.topics.records import Death, decode_death, encode
 
 if TYPE_CHECKING:
@@ -80,7 +79,7 @@ class Suspects:
             if self._tell(path.stem, marks):
                 path.unlink(missing_ok=True)
         self._journal = BegunJournal(self._directory)
-        self._follower = Follower(self._settings, self._settings.namespace + SUSPECTS, self._receive, start="beginning")
+        self._follower = follow_records(self._settings, SUSPECTS, decode_death, self._learn)
         self._follower.wait_caught_up(_CAUGHT_UP_S)
 
     def close(self) -> None:
@@ -164,14 +163,7 @@ class Suspects:
             return False
         return True
 
-    def _receive(self, messages: Sequence[Message]) -> None:
-        for message in messages:
-            key = message.key()
-            try:
-                told = decode_death(message.value() or b"")
-            except msgspec.MsgspecError as error:
-                log.warning("a record of suspects cannot be read", offset=message.offset(), error=str(error))
-                continue
-            if isinstance(key, bytes):
-                with self._lock:
-                    self._deaths.add(key, told.death, told.calls)
+    def _learn(self, mark: str, told: Death | None, _at_ms: int) -> None:
+        if told is not None:
+            with self._lock:
+                self._deaths.add(mark.encode(), told.death, told.calls)

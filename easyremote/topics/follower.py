@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
+import msgspec
 import structlog
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
@@ -17,9 +18,11 @@ from easyremote.topics.connection import confluent_config
 if TYPE_CHECKING:
     from easyremote.settings import Settings
 
-__all__ = ["GATHER_S", "Follower"]
+__all__ = ["GATHER_S", "Follower", "follow_records"]
 
 log = structlog.get_logger(__name__)
+
+Record = TypeVar("Record")
 
 GATHER_S = 0.1
 _POLL_S = 0.2
@@ -201,3 +204,50 @@ class Follower:
             return False
         log.warning("the broker refused a read", topic=self.topic, error=str(error))
         return False
+
+
+def follow_records(
+    settings: Settings,
+    topic: str,
+    decode: Callable[[bytes], Record],
+    take: Callable[[str, Record | None, int], None],
+    changed: Callable[[], None] | None = None,
+) -> Follower:
+    """Follow a topic of records from its beginning; what cannot be read is logged and left out.
+
+    Parameters
+    ----------
+    settings : Settings
+        Where the broker is, and the namespace.
+    topic : str
+        The topic's name without its namespace.
+    decode : callable
+        Makes a record of a value.
+    take : callable
+        `(key, record, at_ms)`: takes one, None for a record without a value; `at_ms` is its timestamp. Called on the
+        follower's thread, maybe before this function returns.
+    changed : callable, optional
+        Called after those that came together.
+
+    Raises
+    ------
+    BrokerUnavailable
+        If no broker answers within 10 s.
+    TopicError
+        If the topic does not exist.
+    """
+
+    def receive(messages: Sequence[Message]) -> None:
+        for message in messages:
+            key, value = message.key(), message.value()
+            name = key.decode(errors="replace") if isinstance(key, bytes) else str(key)
+            try:
+                record = None if value is None else decode(value)
+            except msgspec.MsgspecError as error:
+                log.warning("a record cannot be read", topic=topic, key=name, error=str(error))
+                continue
+            take(name, record, message.timestamp()[1])
+        if changed is not None:
+            changed()
+
+    return Follower(settings, settings.namespace + topic, receive, start="beginning")

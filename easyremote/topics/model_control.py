@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
-import structlog
 from msgspec import Meta, Struct
 
 from easyremote.topics.catalog import MODELS
-from easyremote.topics.follower import Follower
+from easyremote.topics.follower import follow_records
 
 if TYPE_CHECKING:
-    from confluent_kafka import Message
-
     from easyremote.settings import Settings
 
 __all__ = ["CONFIGURED", "UNLOADED", "ModelOrder", "ModelSource", "OrderWatch", "Orders", "Scope", "Wanted"]
-
-log = structlog.get_logger(__name__)
 
 Name = Annotated[str, Meta(min_length=1)]
 CONFIGURED: Literal["configured"] = "configured"
@@ -161,8 +156,7 @@ class OrderWatch:
     def __init__(self, settings: Settings, changed: Callable[[], None] | None = None) -> None:
         self._lock = threading.Lock()
         self._orders = Orders()
-        self._changed = changed
-        self._follower = Follower(settings, settings.namespace + MODELS, self._receive, start="beginning")
+        self._follower = follow_records(settings, MODELS, _decode, self._take, changed)
 
     def wait_caught_up(self, timeout_s: float) -> bool:
         """Wait until every order that stood in the topic has been read; say whether it was."""
@@ -187,16 +181,6 @@ class OrderWatch:
         """Stop following."""
         self._follower.close()
 
-    def _receive(self, messages: Sequence[Message]) -> None:
-        for message in messages:
-            key, value = message.key(), message.value()
-            name = key.decode(errors="replace") if isinstance(key, bytes) else str(key)
-            try:
-                order = None if value is None else _decode(value)
-            except msgspec.MsgspecError as error:
-                log.warning("an order for a model cannot be read", offset=message.offset(), error=str(error))
-                continue
-            with self._lock:
-                self._orders.add(name if order is None else order.key, order)
-        if self._changed is not None:
-            self._changed()
+    def _take(self, key: str, order: ModelOrder | None, _at_ms: int) -> None:
+        with self._lock:
+            self._orders.add(key if order is None else order.key, order)

@@ -10,19 +10,10 @@ import pytest
 from easyremote.inference.jobs import Job
 from easyremote.inference.suspects import Suspects
 from easyremote.settings import Settings
-from easyremote.topics.records import Death, encode
+from easyremote.topics.records import Death
 from easyremote.topics.wire import Origin, parse_call
 
 CROWD = [f"call {number}" for number in range(64)]
-
-
-class _Told:
-    """A record on `suspects`."""
-
-    def __init__(self, call_id: str, death: str, calls: int) -> None:
-        self.key = call_id.encode
-        self.value = lambda: encode(Death(death, "node", calls))
-        self.offset = lambda: 0
 
 
 class _Node:
@@ -37,7 +28,8 @@ class _Node:
         )
 
     def tell(self, death: str, *call_ids: str) -> None:
-        self.suspects._receive([cast(Any, _Told(one, death, len(call_ids))) for one in call_ids])
+        for one in call_ids:
+            self.suspects._learn(one, Death(death, "node", len(call_ids)), 0)
 
 
 def _job(call_id: str) -> Job:
