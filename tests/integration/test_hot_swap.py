@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from callers import OPTIONS, Callers
@@ -16,6 +18,7 @@ from easyremote.settings import Settings, load_settings
 from easyremote.topics.records import Reply
 from system import System, system
 from typer.testing import CliRunner, Result
+from workers import tail
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(240)]
 
@@ -140,6 +143,23 @@ def test_going_back_is_one_command_and_a_node_comes_back_with_what_was_ordered(s
         [state] = json.loads(done("list", "--json"))
         assert state["previous"] == "configured"
         assert state["since"], "from which offsets on it answers"
+
+
+def test_a_node_that_comes_back_answers_nothing_until_what_was_ordered_is_warm(
+    settings: Settings, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    with nodes(settings, "one") as running, Client(settings) as client, tail(settings, "requests.retry.1s") as waiting:
+        opener = threading.Thread(target=gate.write_text, args=("open",), daemon=True)  # blocks until it is read
+        opener.start()
+        done("swap", "versioned", "new", "--class", "versioned:Gated", "--param", f"gate={gate}")
+        running.kill("one")
+        running.start("one", "inference", **MODELS)
+        future = client.submit("which_version", "x", options=OPTIONS)
+        waiting.wait_for(bool)  # though the version of the settings is in memory
+        gate.write_text("open")
+        assert future.result(60).model_version == "new"
 
 
 def test_a_model_is_loaded_where_it_was_not_and_unloaded_where_another_node_has_it(settings: Settings) -> None:

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from easyremote import BaseAIModel
 from easyremote.errors import ModelError
+
+LOAD_S = 0.05
+"""As weights take: long enough for calls to come meanwhile."""
+PASS_S = 0.005
+"""As a pass takes: long enough for a swap to find one under way."""
 
 
 class Versioned(BaseAIModel):
@@ -16,7 +23,10 @@ class Versioned(BaseAIModel):
     function = "which_version"
     version = "configured"
 
+    warm = False
+
     def load_model(self) -> str:
+        time.sleep(LOAD_S)
         return "weights"
 
     def preprocess(self, input: Any) -> Any:
@@ -25,6 +35,10 @@ class Versioned(BaseAIModel):
     def inference(self, batch: Sequence[Any]) -> Sequence[str]:
         if self.model != "weights":
             raise ModelError("half loaded")
+        self.warm = self.warm or list(batch) == [self.sample_input()]
+        if not self.warm and self.version != "configured":  # those are loaded before calls come
+            raise ModelError("a call came before the first pass")
+        time.sleep(PASS_S)
         return [self.version for _ in batch]
 
     def postprocess(self, output: str) -> tuple[str, float]:
@@ -32,6 +46,18 @@ class Versioned(BaseAIModel):
 
     def sample_input(self) -> str:
         return "sample"
+
+
+class Gated(Versioned):
+    """Is loaded when somebody writes into the gate, which is a FIFO."""
+
+    def __init__(self, gate: str) -> None:
+        super().__init__()
+        self._gate = Path(gate)
+
+    def load_model(self) -> str:
+        self._gate.read_text()
+        return super().load_model()
 
 
 class NoWeights(Versioned):
