@@ -10,7 +10,7 @@ import structlog
 
 from easyremote.errors import ConfigError
 from easyremote.inference.models import models_of
-from easyremote.inference.models.catalog import load_model_class
+from easyremote.inference.models.catalog import load_model_class, make_model
 from easyremote.inference.slots import Held, Slot
 from easyremote.topics.model_control import CONFIGURED, UNLOADED, ModelOrder, ModelSource, OrderWatch
 
@@ -138,20 +138,17 @@ class Swapper:
     def _made(self, name: str, wanted: Wanted) -> BaseAIModel:
         configured = {model.name: model for model in models_of(self._settings)}
         if isinstance(wanted, ModelSource) and wanted.path is not None:
-            model = load_model_class(wanted.path, "easyremote models")(*_weights(wanted), **wanted.params)
-        elif name not in configured:
-            raise ConfigError(f"this node's settings name no model {name!r}: say --class module:Class")
-        elif isinstance(wanted, ModelSource):
-            model = type(configured[name])(*_weights(wanted), **wanted.params)
+            kind = load_model_class(wanted.path, "easyremote models")
+        elif name in configured:
+            kind = type(configured[name])
         else:
+            raise ConfigError(f"this node's settings name no model {name!r}: say --class module:Class")
+        if not isinstance(wanted, ModelSource):
             return configured[name]
+        model = make_model(kind, wanted.weights, wanted.params, self._settings.backend)
         if model.name != name:
             raise ConfigError(
                 f"{wanted.path} is called {model.name!r}, not {name!r}: give it that `name`, or load that"
             )
         model.version = wanted.version
         return model
-
-
-def _weights(source: ModelSource) -> list[str]:
-    return [] if source.weights is None else [source.weights]

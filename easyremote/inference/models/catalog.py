@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, cast
 
 import structlog
 
 from easyremote.errors import ConfigError
-from easyremote.inference.models.backends import nearest_backend
+from easyremote.inference.models.backends import HasBackends, nearest_backend
 from easyremote.inference.models.base import BaseAIModel
 
 if TYPE_CHECKING:
     from easyremote.settings import Backend, Settings
 
-__all__ = ["load_model_class", "models_of"]
+__all__ = ["load_model_class", "make_model", "models_of"]
 
 log = structlog.get_logger(__name__)
 
@@ -62,6 +64,19 @@ def load_model_class(path: str, setting: str) -> type[BaseAIModel]:
     if not (isinstance(found, type) and issubclass(found, BaseAIModel)):
         raise ConfigError(f"{setting}={path}: {found!r} is no subclass of BaseAIModel")
     return found
+
+
+def make_model(
+    kind: type[BaseAIModel],
+    weights: str | None,
+    params: Mapping[str, Any],  # Any: as the class takes them
+    backend: Backend,
+) -> BaseAIModel:
+    """Return a model of a class; where the class has a choice and `params` say nothing, `backend` computes it."""
+    given = dict(params)
+    if hasattr(kind, "backends") and "backend" in inspect.signature(kind).parameters:
+        given.setdefault("backend", nearest_backend(cast(type[HasBackends], kind), backend))
+    return kind(*(() if weights is None else (weights,)), **given)
 
 
 def _sentiment(named: str | None, backend: Backend) -> BaseAIModel:

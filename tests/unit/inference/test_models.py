@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import pytest
 from easyremote import BaseAIModel
 from easyremote.errors import InvalidInput, ModelError
+from easyremote.inference.models.catalog import make_model
+from easyremote.settings import Backend
 
 
 class Doubled(BaseAIModel):
@@ -83,3 +85,20 @@ def test_a_model_that_loses_an_output_is_an_error_and_mixes_nobodys_up() -> None
 
     with pytest.raises(ModelError, match="gave 1 outputs for 2 inputs"):
         Lossy().predict_batch([1, 2])
+
+
+class Computed(Doubled):
+    backends: ClassVar[tuple[Backend, ...]] = ("torch", "onnx")
+
+    def __init__(self, weights: str | None = None, backend: Backend = "torch") -> None:
+        super().__init__()
+        self.made_of = (weights, backend)
+
+
+def test_another_version_is_computed_as_the_settings_say_unless_its_arguments_do() -> None:
+    def made_of(params: dict[str, Any]) -> tuple[str | None, Backend]:
+        return cast(Computed, make_model(Computed, "weights", params, "onnx-int8")).made_of
+
+    assert made_of({}) == ("weights", "onnx")
+    assert made_of({"backend": "torch"}) == ("weights", "torch")
+    assert isinstance(make_model(Doubled, None, {}, "onnx"), Doubled)
