@@ -38,9 +38,10 @@ from easyremote.settings import Settings, load_settings
 from easyremote.topics.admin import TopicAdmin
 from easyremote.topics.catalog import READINGS, REQUESTS, RETRIES, declarations
 from easyremote.topics.connection import faust_broker_url, faust_credentials
+from easyremote.topics.events import SourceEvent, to_loop
 from easyremote.topics.producer import RecordProducer
 from easyremote.topics.profiles import CALLS, STREAMS, Profile
-from easyremote.topics.source import BatchSource, SourceEvent, to_loop
+from easyremote.topics.source import BatchSource
 
 __all__ = ["Worker", "build_app"]
 

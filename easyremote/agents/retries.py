@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from easyremote.clock import now_ms
 from easyremote.inference.ledger import Ledger
 from easyremote.topics.catalog import REQUESTS
+from easyremote.topics.events import Assigned, Batch, Revoked, SourceEvent
 from easyremote.topics.producer import delivery_error
-from easyremote.topics.source import Assigned, Batch, BatchSource, Revoked, SourceEvent
+from easyremote.topics.source import BatchSource
 from easyremote.topics.wire import headers_of
 
 if TYPE_CHECKING:

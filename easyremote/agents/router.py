@@ -22,11 +22,12 @@ from easyremote.errors import (
 from easyremote.inference.ledger import Ledger
 from easyremote.inference.routes import RecentRoutes
 from easyremote.topics.catalog import REPLIES, REQUESTS, RETRIES, inference_topic
+from easyremote.topics.events import Assigned, Batch, Revoked, SourceEvent
 from easyremote.topics.letters import Failure
 from easyremote.topics.producer import delivery_error, is_refused
 from easyremote.topics.records import RecordRef
 from easyremote.topics.replying import dead_letter, encode_reply, error_reply, send_reply
-from easyremote.topics.source import Assigned, Batch, BatchSource, Revoked, SourceEvent
+from easyremote.topics.source import BatchSource
 from easyremote.topics.wire import Address, MalformedCall, Origin, headers_of, parse_call
 
 if TYPE_CHECKING:

@@ -17,9 +17,10 @@ import structlog
 from easyremote.clock import now_ms
 from easyremote.errors import TopicError
 from easyremote.topics.catalog import AGGREGATES, ALERTS, LATE, MALFORMED_READINGS, READINGS, STREAMS_CHANGELOG
+from easyremote.topics.events import Assigned, Batch, Revoked, SourceEvent, Tick
 from easyremote.topics.letters import Failure, dead_letter_headers
 from easyremote.topics.records import Aggregate, Alert, Lateness, RecordRef, decode_reading, encode
-from easyremote.topics.source import Assigned, Batch, BatchSource, Revoked, SourceEvent, Tick
+from easyremote.topics.source import BatchSource
 from easyremote.topics.transactions import MembershipChanged, Output, Transactions, committed_offsets, read_latest
 from easyremote.topics.wire import headers_of, uuid7
 from easyremote.windows import Effects, Kernel, Readings, Tumbling, ZScore

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import queue
-import random
 import statistics
 import time
 from collections.abc import Iterable, Iterator
@@ -15,6 +14,7 @@ import numpy as np
 
 from easyremote.bench.bare import KINDS, NODE_TYPES, BareModel, Kind, inputs
 from easyremote.bench.programs import log_of, worker
+from easyremote.bench.queueing import arrivals, ideal_p99_s
 from easyremote.bench.report import Report, measured_kafka, step
 from easyremote.deploy.status import system_status
 from easyremote.errors import ConfigError
@@ -36,11 +36,16 @@ _UNITS = {
     "callers_64": "items/s",
     "p50_at_half_load": "ms",
     "p99_at_half_load": "ms",
+    "p99_in_bursts": "ms",
+    "ideal_p99": "ms",
+    "ideal_p99_in_bursts": "ms",
 }
 _RATIOS = {
     "throughput_to_bare_batch": ("callers_64", "bare_rate"),
     "throughput_to_one_at_a_time": ("callers_64", "one_at_a_time"),
     "p99_to_bare_single": ("p99_at_half_load", "bare_single"),
+    "p99_in_bursts_to_bare_single": ("p99_in_bursts", "bare_single"),
+    "ideal_p99_in_bursts_to_bare_single": ("ideal_p99_in_bursts", "bare_single"),
 }
 _FUNCTIONS: dict[Kind, str] = {"sentiment": "text_sentiment_analysis", "image": "image_classification"}
 _OPTIONS = CallOptions(timeout_s=60)
@@ -82,9 +87,13 @@ def _round(bare: BareModel, batch: int, calls: _Calls, seconds: float) -> dict[s
     found = {"bare_single": bare.run(1, seconds)[1], "one_at_a_time": calls.closed_loop(1, seconds)}
     found["bare_rate"] = bare.run(batch, seconds)[0]
     found["callers_64"] = calls.closed_loop(CALLERS, seconds)
-    times = calls.open_loop(found["callers_64"] / 2, 2 * seconds)
-    found["p50_at_half_load"] = float(np.median(times)) * 1000
-    found["p99_at_half_load"] = float(np.percentile(times, 99)) * 1000
+    half, single_s = found["callers_64"] / 2, found["bare_single"] / 1000
+    each_more_s = max(0.0, batch / found["bare_rate"] - single_s) / max(1, batch - 1)
+    for bursty, suffix, ideal in ((False, "at_half_load", "ideal_p99"), (True, "in_bursts", "ideal_p99_in_bursts")):
+        times = calls.open_loop(half, 2 * seconds, bursty=bursty)
+        found[f"p50_{suffix}"] = float(np.median(times)) * 1000
+        found[f"p99_{suffix}"] = float(np.percentile(times, 99)) * 1000
+        found[ideal] = ideal_p99_s(half, single_s, each_more_s, bursty=bursty) * 1000
     return found
 
 
@@ -118,15 +127,13 @@ class _Calls:
             self._answer()
         return answered / took_s
 
-    def open_loop(self, rate: float, seconds: float) -> list[float]:
-        """Return each call's time, s, from the moment at which it was due, at Poisson arrivals of `rate` per second."""
-        arrivals = random.Random(2)  # noqa: S311  # the same in each run
-        due = started = time.perf_counter()
+    def open_loop(self, rate: float, seconds: float, *, bursty: bool) -> list[float]:
+        """Return each call's time, s, from the moment at which it was due, at `rate` per second."""
+        started = time.perf_counter()
         sent = 0
-        while due < started + seconds:
-            due += arrivals.expovariate(rate)
-            time.sleep(max(0.0, due - time.perf_counter()))
-            self._send(due)
+        for due in arrivals(rate, seconds, bursty=bursty):
+            time.sleep(max(0.0, started + due - time.perf_counter()))
+            self._send(started + due)
             sent += 1
         return [self._answer() for _ in range(sent)]
 

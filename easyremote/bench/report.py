@@ -32,6 +32,10 @@ class Report:
         """Add a figure."""
         self.results.append((name, value, unit))
 
+    def value(self, name: str) -> float:
+        """Return a figure by its name."""
+        return next(value for known, value, _ in self.results if known == name)
+
     def finish(self, json_file: Path | None) -> None:
         """Print the table, and write it as JSON where that is wanted."""
         out = Console()

@@ -7,10 +7,11 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 from easyremote.bench.floor import REPLIES, REQUESTS, FloorClient, closing, p50
 from easyremote.bench.programs import log_of, worker
@@ -27,7 +28,7 @@ __all__ = ["main", "many", "serving"]
 
 OUTSTANDING = 256
 _READY_S = 60.0
-_FLOOR_PASSES = 5
+_ROUNDS = 8
 _PAYLOAD = "x" * 100
 _OPTIONS = CallOptions(timeout_s=30)
 
@@ -35,59 +36,103 @@ _OPTIONS = CallOptions(timeout_s=30)
 def main(json_file: Path | None, calls: int) -> None:
     """Measure, print, and write."""
     report = Report()
-    with measured_kafka("bench-rpc-") as settings:
-        _measure_floor(settings, report, calls)
-        TopicAdmin(settings).ensure(declarations())
-        with step("starting the worker"), serving(settings):
-            for name in ("direct", "routed"):
-                _measure_client(settings, report, name, calls)
-    figures = {name: value for name, value, _ in report.results}
+    with (
+        measured_kafka("bench-rpc-") as settings,
+        _floor(settings) as floor,
+        step("starting the worker"),
+        serving(settings),
+        Client(settings, direct=True) as direct,
+        Client(settings) as routed,
+    ):
+        ways: list[_Way] = [_Floor(floor), _Ours("direct", direct), _Ours("routed", routed)]
+        for way in ways:
+            with step(f"{way.name}: warming up"):
+                way.one_at_a_time(calls // 4)
+                way.many(calls)
+        _measure(report, ways, calls)
     for name in ("direct", "routed"):
-        report.ratios[f"{name}_p50_to_floor"] = figures[f"{name}_p50"] / figures["floor_p50"]
-        report.ratios[f"{name}_rate_to_floor"] = figures[f"{name}_rate"] / figures["floor_rate"]
+        for kind in ("p50", "rate"):
+            report.ratios[f"{name}_{kind}_to_floor"] = report.value(f"{name}_{kind}") / report.value(f"floor_{kind}")
     report.finish(json_file)
 
 
-def _measure_floor(settings: Settings, report: Report, calls: int) -> None:
+def _measure(report: Report, ways: Sequence[_Way], calls: int) -> None:
+    # In turn, a little of each: the machine's own pace changes by a third from minute to minute.
+    times: dict[str, list[float]] = {way.name: [] for way in ways}
+    rates: dict[str, list[float]] = {way.name: [] for way in ways}
+    for number in range(1, _ROUNDS + 1):
+        with step(f"round {number} of {_ROUNDS}"):
+            for way in ways:
+                times[way.name] += way.one_at_a_time(calls // _ROUNDS)
+            for way in ways:
+                # Whether the floor's records travel together is chance, so one pass says little.
+                rates[way.name].append(way.many(calls * 10 // _ROUNDS))
+    for way in ways:
+        report.add(f"{way.name}_p50", p50(times[way.name]), "ms")
+        report.add(f"{way.name}_rate", statistics.median(rates[way.name]), "calls/s")
+
+
+class _Way(Protocol):
+    """A way to call the echo."""
+
+    name: str
+
+    def one_at_a_time(self, calls: int) -> list[float]:
+        """Return the time of each call, s."""
+        ...
+
+    def many(self, calls: int) -> float:
+        """Return calls per second with 256 outstanding."""
+        ...
+
+
+class _Floor:
+    name = "floor"
+
+    def __init__(self, client: FloorClient) -> None:
+        self._client = client
+
+    def one_at_a_time(self, calls: int) -> list[float]:
+        return self._client.one_at_a_time(_PAYLOAD.encode(), calls)
+
+    def many(self, calls: int) -> float:
+        return self._client.many(_PAYLOAD.encode(), calls, OUTSTANDING)
+
+
+class _Ours:
+    def __init__(self, name: str, client: Client) -> None:
+        self.name = name
+        self._client = client
+
+    def one_at_a_time(self, calls: int) -> list[float]:
+        times = []
+        for _ in range(calls):
+            started = time.perf_counter()
+            self._client.call("echo", _PAYLOAD, options=_OPTIONS)
+            times.append(time.perf_counter() - started)
+        return times
+
+    def many(self, calls: int) -> float:
+        return many(self._client, calls)
+
+
+@contextmanager
+def _floor(settings: Settings) -> Iterator[FloorClient]:
     kafka = settings.bootstrap_servers()
-    admin = TopicAdmin(settings.model_copy(update={"namespace": ""}))
-    admin.ensure(
+    TopicAdmin(settings.model_copy(update={"namespace": ""})).ensure(
         TopicDeclaration(name=name, partitions=1, key="number", value="bytes", written_by="bench", read_by="bench")
         for name in (REQUESTS, REPLIES)
     )
-    payload = _PAYLOAD.encode()
+    TopicAdmin(settings).ensure(declarations())
     server = subprocess.Popen([sys.executable, "-m", "easyremote.bench.floor", kafka], stdout=subprocess.PIPE)
     try:
         assert server.stdout is not None
         server.stdout.readline()
-        with step("the floor"), closing(FloorClient(kafka)) as client:
-            client.one_at_a_time(payload, calls // 4)
-            report.add("floor_p50", p50(client.one_at_a_time(payload, calls)), "ms")
-            client.many(payload, calls, OUTSTANDING)
-            # Whether its records travel together is chance, so one pass says little.
-            passes = [client.many(payload, calls * 10, OUTSTANDING) for _ in range(_FLOOR_PASSES)]
-            report.add("floor_rate", statistics.median(passes), "calls/s")
-            report.add("floor_rate_best", max(passes), "calls/s")
+        with closing(FloorClient(kafka)) as client:
+            yield client
     finally:
         server.kill()
         server.wait()
-
-
-def _measure_client(settings: Settings, report: Report, name: str, calls: int) -> None:
-    with step(f"{name} calls"), Client(settings, direct=name == "direct") as client:
-        _one_at_a_time(client, calls // 4)
-        report.add(f"{name}_p50", p50(_one_at_a_time(client, calls)), "ms")
-        many(client, calls)
-        report.add(f"{name}_rate", many(client, calls * 10), "calls/s")
-
-
-def _one_at_a_time(client: Client, calls: int) -> list[float]:
-    times = []
-    for _ in range(calls):
-        started = time.perf_counter()
-        client.call("echo", _PAYLOAD, options=_OPTIONS)
-        times.append(time.perf_counter() - started)
-    return times
 
 
 def many(client: Client, calls: int) -> float:

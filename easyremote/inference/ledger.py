@@ -32,7 +32,8 @@ class OffsetTracker:
     """
 
     def __init__(self, done: DoneSet = NOTHING) -> None:
-        self._open: dict[int, int] = {}  # start to end of what was taken together; in the order of the log
+        self.open: dict[int, int] = {}
+        """What is taken and not finished: start to end of what was taken together, in the order of the log."""
         self._next: int | None = None
         self._reported: Place | None = None
         self._inherited = done
@@ -41,7 +42,7 @@ class OffsetTracker:
         """Note an offset that is being worked on, or a batch from it to before `next_offset`; offsets rise."""
         if self._next is None and not self._inherited:
             self._reported = Place(offset)  # where the group stood when this partition came
-        self._next = self._open[offset] = offset + 1 if next_offset is None else next_offset
+        self._next = self.open[offset] = offset + 1 if next_offset is None else next_offset
 
     def skip(self, offset: int) -> None:
         """Note an offset that was read and is answered already; offsets rise."""
@@ -58,12 +59,7 @@ class OffsetTracker:
 
     def finish(self, offset: int) -> None:
         """Note that what was taken at an offset is answered; twice is the same as once."""
-        self._open.pop(offset, None)
-
-    @property
-    def pending(self) -> int:
-        """How many offsets are taken and not finished."""
-        return len(self._open)
+        self.open.pop(offset, None)
 
     @property
     def read_to(self) -> int | None:
@@ -86,13 +82,13 @@ class OffsetTracker:
         """Return what could be committed, moved or not; None if nothing was read."""
         if self._next is None:
             return None
-        lowest = next(iter(self._open), self._next)
+        lowest = next(iter(self.open), self._next)
         return Place(lowest, encode_done(lowest, self._done(self._next)))
 
     def _done(self, read_to: int) -> Iterator[tuple[int, int]]:
         # What was read and is not open is answered; of what was not read yet, the one before has said so.
         at: int | None = None
-        for start, end in self._open.items():
+        for start, end in self.open.items():
             if at is not None and start > at:
                 yield at, start
             at = end
@@ -144,7 +140,7 @@ class Ledger:
         """
         answered: set[int] = set()
         with self._lock:
-            holding = self._holdings.setdefault(partition, _Holding(self._generation))
+            holding = self._holding(partition)
             tracker = holding.tracker
             if not tracker.inherits:
                 for offset in offsets:
@@ -161,7 +157,7 @@ class Ledger:
     def take_batch(self, partition: int, first_offset: int, next_offset: int) -> int:
         """Note a batch that is finished as one, by its first offset; return the generation of the holding."""
         with self._lock:
-            holding = self._holdings.setdefault(partition, _Holding(self._generation))
+            holding = self._holding(partition)
             holding.tracker.take(first_offset, next_offset)
             return holding.generation
 
@@ -230,13 +226,19 @@ class Ledger:
     def pending(self) -> int:
         """How many calls are taken and not answered."""
         with self._lock:
-            return sum(holding.tracker.pending for holding in self._holdings.values())
+            return sum([len(holding.tracker.open) for holding in self._holdings.values()])
 
     @property
     def partitions(self) -> list[int]:
         """The partitions held, sorted."""
         with self._lock:
             return sorted(self._holdings)
+
+    def _holding(self, partition: int) -> _Holding:
+        holding = self._holdings.get(partition)
+        if holding is None:
+            holding = self._holdings[partition] = _Holding(self._generation)
+        return holding
 
     def _current(self, partition: int, generation: int) -> _Holding | None:
         holding = self._holdings.get(partition)

@@ -173,15 +173,12 @@ def _timings(job: Job) -> TimingsMs:
     call = job.call
     routed_at = call.routed_ms if call.routed_ms is not None else call.sent_ms
     started = job.started_ms or now
-    return TimingsMs(
-        queued=_between(call.sent_ms, routed_at),
-        routed=_between(routed_at, job.arrived_ms),
-        waited=_between(job.arrived_ms, started),
-        executed=_between(started, now),
-        total=_between(call.sent_ms, now),
+    spans = (
+        routed_at - call.sent_ms,
+        job.arrived_ms - routed_at,
+        started - job.arrived_ms,
+        now - started,
+        now - call.sent_ms,
     )
-
-
-def _between(start_ms: float, end_ms: float) -> float:
-    # To the microsecond; the clocks of two machines may make it negative.
-    return int((end_ms - start_ms) * 1000) / 1000 if end_ms > start_ms else 0.0
+    # To the microsecond; the clocks of two machines may make one negative.
+    return TimingsMs(*[int(span * 1000) / 1000 if span > 0 else 0.0 for span in spans])

@@ -18,16 +18,16 @@ from easyremote.inference.execution import Executor, Job, Outcome
 from easyremote.inference.ledger import Ledger
 from easyremote.inference.results import Answer
 from easyremote.inference.retrying import FailedCalls, next_delay_ms
-from easyremote.inference.sender import ItemSender
+from easyremote.inference.sender import ItemSender, ReplySender
 from easyremote.inference.suspects import Suspects
-from easyremote.topics.catalog import REPLIES, RESULTS, inference_topic
+from easyremote.topics.catalog import inference_topic
 from easyremote.topics.doneset import decode_done
+from easyremote.topics.events import Assigned, Batch, Revoked, SourceEvent
 from easyremote.topics.letters import stack_of
 from easyremote.topics.producer import delivery_error, is_refused
 from easyremote.topics.profiles import CALLS
-from easyremote.topics.replying import send_reply
-from easyremote.topics.source import Assigned, Batch, BatchSource, Revoked, SourceEvent
-from easyremote.topics.wire import MalformedCall, Origin, headers_of, parse_call, sent_header
+from easyremote.topics.source import BatchSource
+from easyremote.topics.wire import MalformedCall, Origin, headers_of, parse_call
 
 if TYPE_CHECKING:
     from confluent_kafka import KafkaError, Message
@@ -101,10 +101,8 @@ class NodeService(Service):
         self._failed_calls = FailedCalls(settings, producer, self._topic)
         self.ledger = Ledger()
         self._lock = threading.Lock()
-        self._held: list[tuple[Job, bytes]] = []
         self._owed = 0
         self._inherited: dict[int, DoneSet] = {}
-        self._replies = settings.namespace + REPLIES
         self._answers = answers
         self.executor = Executor(
             settings,
@@ -126,12 +124,21 @@ class NodeService(Service):
             claim=self._claim,
             standing=self.ledger.standing,
         )
+        self._replies = ReplySender(
+            settings.namespace,
+            producer,
+            self.ledger,
+            is_sure=self._source.tenure.is_sure,
+            finished=self._finish,
+            undeliverable=self._undeliverable,
+            failed=self._fail,
+        )
         self.loaded = asyncio.Event()
 
     @property
     def in_flight(self) -> int:
         """How many calls are taken and not answered."""
-        return self.ledger.pending
+        return max(0, self.ledger.pending - self._replies.on_their_way)
 
     @property
     def hung(self) -> int:
@@ -168,11 +175,7 @@ class NodeService(Service):
         self._source.tenure.look()
         self._suspects.look()
         self._source.commit(self.ledger.committable())
-        if self._held and self._source.tenure.is_sure():
-            with self._lock:
-                held, self._held = self._held, []
-            for job, value in held:
-                self._reply(job, value)
+        self._replies.look()
 
     # On the source's thread
 
@@ -203,11 +206,11 @@ class NodeService(Service):
 
     def _take(self, event: SourceEvent[list[Job]]) -> None:
         if isinstance(event, Batch):
-            for job in event.content:
-                self._duplicates.admit(job)
             with self._lock:
                 self._owed += 1
             self._give_slots_back()
+            for job in event.content:
+                self._duplicates.admit(job)
         elif isinstance(event, Assigned):
             self.ledger.assign(event.partitions, self._inherited)
             self._changed()
@@ -310,7 +313,7 @@ class NodeService(Service):
         self._failed_calls.bury(job, outcome.error, delivered, stack=stack_of(outcome.error))
 
     def _conclude(self, job: Job, value: bytes) -> None:
-        self._reply(job, value)
+        self._replies.send(job, value)
         self._duplicates.answered(job, value)
 
     def _repeat(self, job: Job, answer: Answer) -> None:
@@ -319,51 +322,7 @@ class NodeService(Service):
         if answer.is_to(job.call):
             self._finish(job)  # its reply is where it should be
         else:
-            self._reply(job, answer.value)
-
-    def _reply(self, job: Job, value: bytes) -> None:
-        if not self.ledger.holds(job.partition, job.generation):
-            return  # whoever holds the partition now answers
-        if not self._source.tenure.is_sure():
-            with self._lock:
-                self._held.append((job, value))
-            return
-
-        def delivered(error: KafkaError | None, _message: Message) -> None:
-            if error is None:
-                self._tell_nodes(job, value)
-            elif not self.ledger.holds(job.partition, job.generation):
-                log.info("a reply was not sent; who holds the partition now answers", call=job.call.id)
-            elif is_refused(error):
-                self._undeliverable(job, delivery_error(job.call.address.topic, error))
-            else:
-                self._fail(delivery_error(job.call.address.topic, error))
-
-        call = job.call
-        reply, sent = (call.id, value), sent_header(call.sent_ms)
-        left = max(0, self.ledger.pending - 1)
-        send_reply(self._producer, call.address, call.traceparent, reply, delivered, left, sent, in_order=call.stream)
-
-    def _tell_nodes(self, job: Job, value: bytes) -> None:
-        # They follow `replies`; what went elsewhere they are told before it counts as done.
-        call = job.call
-        if call.address.topic == self._replies:
-            self._finish(job)
-            return
-
-        def delivered(error: KafkaError | None, message: Message) -> None:
-            if error is None or is_refused(error):
-                self._finish(job)
-            else:
-                self._fail(delivery_error(message.topic() or RESULTS, error))
-
-        self._producer.send(
-            self._settings.namespace + RESULTS,
-            value,
-            key=call.id,
-            headers=Answer.to(call, value).headers(),
-            on_delivery=delivered,
-        )
+            self._replies.send(job, answer.value)
 
     def _undeliverable(self, job: Job, error: EasyRemoteError) -> None:
         log.warning("a reply has nowhere to go; the call becomes a dead letter", call=job.call.id, error=str(error))

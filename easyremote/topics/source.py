@@ -1,8 +1,8 @@
 """The batch source: a thread consumes and decodes, and hands on one event per partition and batch.
 
 This is how everything that comes in volume enters a worker. A Faust agent costs four asyncio tasks a message; here
-it costs them a batch, and a batch of one waits for nothing. `to_loop` passes the events to a function on the event
-loop, such as a channel's `hand_over`; a receiver that has threads of its own takes them on the source's.
+it costs them a batch, and a batch of one waits for nothing. `events.to_loop` passes the events to a function on the
+event loop, such as a channel's `hand_over`; a receiver that has threads of its own takes them on the source's.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import structlog
@@ -21,21 +21,14 @@ from easyremote.clock import monotonic_s
 from easyremote.errors import TopicError
 from easyremote.topics.connection import confluent_config
 from easyremote.topics.doneset import Place
+from easyremote.topics.events import Assigned, Batch, Revoked, SourceEvent, Tick
 from easyremote.topics.tenure import Tenure
 
 if TYPE_CHECKING:
     from easyremote.settings import Settings
     from easyremote.topics.profiles import Profile
 
-__all__ = [
-    "Assigned",
-    "Batch",
-    "BatchSource",
-    "Revoked",
-    "SourceEvent",
-    "Tick",
-    "to_loop",
-]
+__all__ = ["BatchSource"]
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -49,53 +42,6 @@ _HANDOVER_S = 5.0
 _IDLE_TICK_S = 1.0
 _COMMITTED_S = 10.0
 _MAX_PENDING = 8
-
-
-@dataclass(frozen=True)
-class Batch(Generic[T]):
-    """Records of one partition, decoded together; `next_offset` is what to commit when they are done."""
-
-    topic: str
-    partition: int
-    first_offset: int
-    next_offset: int
-    content: T
-
-
-@dataclass(frozen=True)
-class Assigned:
-    """These partitions are this worker's from here on."""
-
-    partitions: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Revoked:
-    """These partitions go to another worker as soon as `done` is set; if `lost`, they have already gone."""
-
-    partitions: tuple[int, ...]
-    lost: bool
-    group: Any = None  # Any: as in `Tick`
-    done: threading.Event = field(default_factory=threading.Event)
-
-
-@dataclass(frozen=True)
-class Tick:
-    """Time has passed: commit what is pending; `group` ties a transaction to this member of the group."""
-
-    group: Any  # Any: opaque to everyone but the client
-
-
-SourceEvent = Batch[T] | Assigned | Revoked | Tick
-
-
-def to_loop(loop: asyncio.AbstractEventLoop, receive: Callable[[Any], None]) -> Callable[[SourceEvent[T]], None]:
-    """Return a receiver that passes events to `receive` on an event loop, in their order."""
-
-    def emit(event: SourceEvent[T]) -> None:
-        loop.call_soon_threadsafe(receive, event)
-
-    return emit
 
 
 class BatchSource(Service, Generic[T]):
@@ -155,12 +101,17 @@ class BatchSource(Service, Generic[T]):
         self._claim = claim
         self._standing = standing
         self.tenure = Tenure(settings.group_session_ms / 1000 / 2)
-        self._slots = threading.Semaphore(_MAX_PENDING)
+        # A semaphore's acquire and release are Python, and there is one of each for every batch of one.
+        self._slots: SimpleQueue[None] = SimpleQueue()
+        for _ in range(_MAX_PENDING):
+            self._slots.put(None)
         self._stopping = threading.Event()
         self._noting = threading.Lock()
         self._to_commit: dict[int, Place] = {}
         self._joined = asyncio.Event()
         self.partitions: frozenset[int] = frozenset()
+        self._lost = 0
+        """How often the group has gone on without this member."""
         self._consumer = Consumer(
             confluent_config(settings)
             | {
@@ -195,7 +146,7 @@ class BatchSource(Service, Generic[T]):
 
     def finished(self) -> None:
         """Say that one event has been dealt with."""
-        self._slots.release()
+        self._slots.put(None)
 
     def commit(self, places: dict[int, Place]) -> None:
         """Note where the group stands in each partition; the source's thread commits it within `_COMMIT_S`.
@@ -230,8 +181,6 @@ class BatchSource(Service, Generic[T]):
         fresh = False
         while not self._stopping.is_set():
             now = monotonic_s()
-            if not self.tenure.look():
-                self._ask_for_tenure()
             if now - committed >= _COMMIT_S:
                 self._commit_noted(wait=False)
                 committed = now
@@ -240,9 +189,12 @@ class BatchSource(Service, Generic[T]):
                     self._put(Tick(self._consumer.consumer_group_metadata()))
                 ticked, fresh = now, False
             first = self._consumer.poll(_COMMIT_S)
-            if first is None:
+            messages = [] if first is None else [first]
+            if not self.tenure.look():
+                messages = self._still_ours(messages)
+            if not messages:
                 continue
-            messages = [first, *self._consumer.consume(profile.max_records - 1, profile.fill_s)]
+            messages += self._consumer.consume(profile.max_records - 1, profile.fill_s)
             for partition, group in self._by_partition(messages).items():
                 first_offset, last_offset = group[0].offset(), group[-1].offset()
                 if first_offset is None or last_offset is None:
@@ -265,6 +217,18 @@ class BatchSource(Service, Generic[T]):
         except KafkaException as error:
             log.warning("offsets were not committed; their records will be seen again", error=str(error))
 
+    def _still_ours(self, messages: list[Message]) -> list[Message]:
+        # What a poll gives in which this process was stopped may be another member's by now.
+        lost = self._lost
+        while not self._stopping.is_set():
+            self._ask_for_tenure()
+            if self.tenure.look():
+                break
+            message = self._consumer.poll(_COMMIT_S)
+            if message is not None:
+                messages.append(message)
+        return messages if lost == self._lost else []
+
     def _ask_for_tenure(self) -> None:
         # A commit is refused once the group has given a member up; then polling tells that the partitions are lost.
         held = {number: place for number, place in self._standing().items() if number in self.partitions}
@@ -277,6 +241,8 @@ class BatchSource(Service, Generic[T]):
             self.tenure.confirm()
 
     def _by_partition(self, messages: Sequence[Message]) -> dict[int, Sequence[Message]]:
+        if len(messages) == 1 and messages[0].error() is None and messages[0].partition() in self.partitions:
+            return {messages[0].partition() or 0: messages}
         errors = [error for message in messages if (error := message.error()) is not None]
         if errors:
             for error in errors:
@@ -303,15 +269,22 @@ class BatchSource(Service, Generic[T]):
             log.warning("the broker cannot be read just now; trying on", topic=self.topic, error=str(error))
 
     def _put(self, event: SourceEvent[T]) -> None:
-        if not self._slots.acquire(timeout=_PATIENCE_S):
+        if not self._has_slot(_PATIENCE_S):
             self._wait_for_slot()
         self._emit(event)
+
+    def _has_slot(self, patience_s: float) -> bool:
+        try:
+            self._slots.get(timeout=patience_s)
+        except Empty:
+            return False
+        return True
 
     def _wait_for_slot(self) -> None:
         # Polling while paused keeps the membership; records cannot come, so none can be lost here.
         held = self._consumer.assignment()
         self._consumer.pause(held)
-        while not self._slots.acquire(timeout=_PAUSED_POLL_S):
+        while not self._has_slot(_PAUSED_POLL_S):
             if self._stopping.is_set():
                 return
             message = self._consumer.poll(0)
@@ -374,5 +347,6 @@ class BatchSource(Service, Generic[T]):
         partitions = tuple(one.partition for one in taken)
         log.warning("partitions lost: the group went on without this member", partitions=partitions)
         self.partitions -= set(partitions)
+        self._lost += 1
         self._emit(Revoked(partitions, lost=True))
         consumer.incremental_unassign(taken)

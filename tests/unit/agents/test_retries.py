@@ -9,7 +9,7 @@ from easyremote.agents.retries import Retries
 from easyremote.clock import now_ms
 from easyremote.settings import Settings
 from easyremote.topics.doneset import Place
-from easyremote.topics.source import Assigned, Batch, Revoked
+from easyremote.topics.events import Assigned, Batch, Revoked
 
 DELAY_MS = 50
 

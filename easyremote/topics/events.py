@@ -1,0 +1,61 @@
+"""What a batch source tells its receiver: records, partitions that come and go, time that passes."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from msgspec import Struct
+
+__all__ = ["Assigned", "Batch", "Revoked", "SourceEvent", "Tick", "to_loop"]
+
+T = TypeVar("T")
+
+
+class Batch(Struct, Generic[T], frozen=True):
+    """Records of one partition, decoded together; `next_offset` is what to commit when they are done."""
+
+    topic: str
+    partition: int
+    first_offset: int
+    next_offset: int
+    content: T
+
+
+@dataclass(frozen=True)
+class Assigned:
+    """These partitions are this worker's from here on."""
+
+    partitions: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Revoked:
+    """These partitions go to another worker as soon as `done` is set; if `lost`, they have already gone."""
+
+    partitions: tuple[int, ...]
+    lost: bool
+    group: Any = None  # Any: as in `Tick`
+    done: threading.Event = field(default_factory=threading.Event)
+
+
+@dataclass(frozen=True)
+class Tick:
+    """Time has passed: commit what is pending; `group` ties a transaction to this member of the group."""
+
+    group: Any  # Any: opaque to everyone but the client
+
+
+SourceEvent = Batch[T] | Assigned | Revoked | Tick
+
+
+def to_loop(loop: asyncio.AbstractEventLoop, receive: Callable[[Any], None]) -> Callable[[SourceEvent[T]], None]:
+    """Return a receiver that passes events to `receive` on an event loop, in their order."""
+
+    def emit(event: SourceEvent[T]) -> None:
+        loop.call_soon_threadsafe(receive, event)
+
+    return emit
