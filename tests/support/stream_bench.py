@@ -39,7 +39,7 @@ class Bench:
             send_item=self._send,
         )
         self.loop = asyncio.new_event_loop()
-        self.thread = threading.Thread(target=self.loop.run_forever)
+        self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)  # a test that fails ends too
         self.thread.start()
         self.executor.start(self.loop)
 

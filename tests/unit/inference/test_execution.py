@@ -122,7 +122,7 @@ def bench(models: Sequence[BaseAIModel] = (), functions: Sequence[Function] = ()
 @contextmanager
 def event_loop() -> Iterator[asyncio.AbstractEventLoop]:
     loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever)
+    thread = threading.Thread(target=loop.run_forever, daemon=True)  # a test that fails ends too
     thread.start()
     yield loop
     loop.call_soon_threadsafe(loop.stop)
