@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,9 @@ def test_a_node_killed_in_the_middle_costs_the_caller_no_item_and_doubles_none(
             items = [next(got) for _ in range(count // 2)]
             gate.touch()
             (first,) = diary.read_text().split()
+            came_ms = time.time() * 1000
+            # Until it has committed several times: an offset that items alone let go would be among them.
+            workers.await_view(lambda view: first in view and view[first].sent_ms > came_ms + 500)
             workers.kill(first)
             items += got
         assert items == list(range(count))
