@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
@@ -78,12 +79,15 @@ def test_one_that_is_withdrawn_while_it_waits_keeps_nobody_waiting() -> None:
 def test_thousands_that_end_as_soon_as_they_are_started_all_run_once(threads: int) -> None:
     crowd = [f"call {number}" for number in range(2_000)]
     ran: list[str] = []
+    all_ran = threading.Event()
     with ThreadPoolExecutor(max(threads, 1)) as pool:
 
         def run(job: Job) -> None:
             ran.append(job.call.id)
             job.ended = True
-            if threads:
+            if len(ran) == len(crowd):
+                all_ran.set()
+            elif threads:
                 pool.submit(node.suspects.ended, job)
             else:
                 node.suspects.ended(job)
@@ -98,4 +102,5 @@ def test_thousands_that_end_as_soon_as_they_are_started_all_run_once(threads: in
         assert not ran
         held.ended = True
         node.suspects.ended(held)
+        assert all_ran.wait(20)
     assert ran == crowd
