@@ -9,8 +9,8 @@ from easyremote.inference.begun import mark_of
 __all__ = ["Deaths"]
 
 _MAX_CALLS = 10_000
-_PARTS = 8
-"""What is a death's suspect runs with an eighth of the others at most; so of up to eight each runs alone."""
+_PARTS = 100
+"""A death's suspects are done in so many turns at most; so of up to a hundred each runs when no other does."""
 
 
 class _Death:
