@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import gc
 import importlib
+import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import faust
@@ -266,6 +268,9 @@ def _all(*calls: Callable[[], None]) -> Callable[[], None]:
 
 
 def _build_node(settings: Settings) -> AINodeManager:
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)  # as `python -m` does: a user's modules stand where the worker is started
     for module in settings.functions:
         _import(module)
     return AINodeManager(settings.node_type, models_of(settings), list(registered))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Container, Sequence
 from typing import TYPE_CHECKING, Any
@@ -76,20 +77,22 @@ def decode_arrived(topic: str, namespace: str) -> Callable[[int, Sequence[Messag
 class _Pending:
     """Counts the records of one batch that the broker has not acknowledged, and says when all are."""
 
-    __slots__ = ("_acknowledged", "_failed", "_left")
+    __slots__ = ("_acknowledged", "_failed", "_left", "_lock")
 
     def __init__(self, count: int, acknowledged: Callable[[], None], failed: Callable[[Exception], None]) -> None:
         self._left = count
+        self._lock = threading.Lock()  # the producer's poll threads and whoever flushes it report
         self._acknowledged = acknowledged
         self._failed = failed
 
     def one(self, error: KafkaError | None, message: Message) -> None:
-        # Always on the producer's poll thread, so the count needs no lock.
         if error is not None:
             self._failed(delivery_error(message.topic() or "?", error))
             return
-        self._left -= 1
-        if self._left == 0:
+        with self._lock:
+            self._left -= 1
+            is_last = self._left == 0
+        if is_last:
             self._acknowledged()
 
     def soft(self, error: KafkaError | None, message: Message) -> None:

@@ -162,7 +162,7 @@ class Executor:
         deadline = monotonic_s() + timeout_s
         closed = [lane.close(max(0.0, deadline - monotonic_s())) for lane in self._lanes()]
         self._closing.set()
-        self._watch.join()
+        self._watch.join(max(_LOOK_S, deadline - monotonic_s()))
         return all(closed)
 
     def _lanes(self) -> list[Lane]:

@@ -185,9 +185,13 @@ class AsyncItems(_Received, AsyncIterator[Any]):
             if not self._came:
                 await self._news.wait()
                 continue
-            entry = self._came.popleft()
+            entry = self._came[0]
             if isinstance(entry, _Large):
-                return await asyncio.to_thread(self._fetch, entry)
+                # Taken when it is here: whoever gives up waiting for it finds it again.
+                entry = await asyncio.to_thread(self._fetch, entry)
+                self._came.popleft()
+                return entry
+            self._came.popleft()
             if not isinstance(entry, _End):
                 return entry
             self._over = True

@@ -41,6 +41,10 @@ class ReplySender:
         Knows whether a call is still this node's.
     is_sure : callable
         `() -> bool`: whether this process is a member of its group beyond doubt; until then replies are held.
+    answered : callable
+        `(job, value)`: told of each reply that the broker has, or never takes; a duplicate may be answered with it.
+    dropped : callable
+        Told of a job that is not this node's any more, and whose reply was not sent.
     finished : callable
         Told of a job whose reply is acknowledged, so that it may be committed.
     undeliverable : callable
@@ -56,6 +60,8 @@ class ReplySender:
         ledger: Ledger,
         *,
         is_sure: Callable[[], bool],
+        answered: Callable[[Job, bytes], None],
+        dropped: Callable[[Job], None],
         finished: Callable[[Job], None],
         undeliverable: Callable[[Job, EasyRemoteError], None],
         failed: Callable[[Exception], None],
@@ -63,6 +69,8 @@ class ReplySender:
         self._producer = producer
         self._ledger = ledger
         self._is_sure = is_sure
+        self._answered = answered
+        self._dropped = dropped
         self._finished = finished
         self._undeliverable = undeliverable
         self._failed = failed
@@ -79,6 +87,7 @@ class ReplySender:
     def send(self, job: Job, value: bytes) -> None:
         """Send a reply, encoded; whoever holds the call's partition answers if it is not this node any more."""
         if not self._ledger.holds(job.partition, job.generation):
+            self._dropped(job)
             return
         if not self._is_sure():
             with self._lock:
@@ -88,10 +97,13 @@ class ReplySender:
         def delivered(error: KafkaError | None, _message: Message) -> None:
             self._on_their_way.discard(job)
             if error is None:
+                self._answered(job, value)
                 self._tell_nodes(job, value)
             elif not self._ledger.holds(job.partition, job.generation):
                 log.info("a reply was not sent; who holds the partition now answers", call=job.call.id)
+                self._dropped(job)
             elif is_refused(error):
+                self._answered(job, value)
                 self._undeliverable(job, delivery_error(job.call.address.topic, error))
             else:
                 self._failed(delivery_error(job.call.address.topic, error))

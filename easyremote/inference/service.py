@@ -46,6 +46,7 @@ log = structlog.get_logger(__name__)
 _COMMIT_S = 0.1
 _HANDOVER_S = 4.0
 _CLOSE_S = 8.0
+"""For both, handing over and ending what runs: a supervisor kills after ten."""
 _CATCH_UP_S = 5.0
 _MAX_PENDING = 1_000
 """Calls taken and not answered, from which on the node reads no more: what it holds cannot be balanced again."""
@@ -103,6 +104,7 @@ class NodeService(Service):
         self._lock = threading.Lock()
         self._owed = 0
         self._inherited: dict[int, DoneSet] = {}
+        self._claimed: dict[int, Place] = {}
         self._answers = answers
         self.executor = Executor(
             settings,
@@ -122,13 +124,15 @@ class NodeService(Service):
             self._decode,
             self._take,
             claim=self._claim,
-            standing=self.ledger.standing,
+            standing=lambda: self._claimed | self.ledger.standing(),
         )
         self._replies = ReplySender(
             settings.namespace,
             producer,
             self.ledger,
             is_sure=self._source.tenure.is_sure,
+            answered=self._duplicates.answered,
+            dropped=self._make_room,
             finished=self._finish,
             undeliverable=self._undeliverable,
             failed=self._fail,
@@ -160,8 +164,10 @@ class NodeService(Service):
 
     async def on_stop(self) -> None:
         """Finish what runs, hand the partitions over, end the threads."""
+        ends_s = monotonic_s() + _CLOSE_S
         await self._source.stop()
-        if not await asyncio.to_thread(self.executor.close, _CLOSE_S):
+        # What ran on beyond the handover is another node's by now.
+        if not await asyncio.to_thread(self.executor.close, max(0.0, ends_s - monotonic_s())):
             log.warning("a call still runs; another node will do it again")
         await asyncio.to_thread(self._suspects.close)
 
@@ -180,6 +186,7 @@ class NodeService(Service):
     # On the source's thread
 
     def _claim(self, places: dict[int, Place]) -> None:
+        self._claimed = self._claimed | places
         self._inherited = {number: decode_done(place.offset, place.metadata) for number, place in places.items()}
         # Who held them before is gone or has handed them over, so nothing of theirs is answered after this.
         if not self._answers.catch_up(_CATCH_UP_S):
@@ -276,7 +283,7 @@ class NodeService(Service):
             else:
                 self._bury(job, outcome)
         else:
-            self._conclude(job, outcome.reply)
+            self._replies.send(job, outcome.reply)
 
     def _send_all_on(self, job: Job, send: Callable[[Job, Delivered], None], outcome: Outcome) -> None:
         # Duplicates go with it: whichever comes back first is run, and answers the others.
@@ -286,6 +293,7 @@ class NodeService(Service):
 
     def _send_on(self, job: Job, send: Callable[[Job, Delivered], None], outcome: Outcome) -> None:
         if not self.ledger.holds(job.partition, job.generation):
+            self._make_room(job)
             return
 
         def delivered(error: KafkaError | None, message: Message) -> None:
@@ -306,15 +314,11 @@ class NodeService(Service):
 
         def delivered(error: KafkaError | None, _message: Message) -> None:
             if error is None:
-                self._conclude(job, outcome.reply)
+                self._replies.send(job, outcome.reply)
             else:
                 self._fail(delivery_error("dead letters", error))
 
         self._failed_calls.bury(job, outcome.error, delivered, stack=stack_of(outcome.error))
-
-    def _conclude(self, job: Job, value: bytes) -> None:
-        self._replies.send(job, value)
-        self._duplicates.answered(job, value)
 
     def _repeat(self, job: Job, answer: Answer) -> None:
         if not self.ledger.start(job.partition, job.generation):

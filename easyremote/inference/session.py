@@ -170,6 +170,9 @@ class Session:
         waiting = _Waiting(ended, came, deadline, function, node_id, wall_ms())
         if self._waiting.setdefault(correlation_id, waiting) is not waiting:
             raise CallError(f"a call of id {call_id} is already waiting in this client")
+        if self._closed.is_set():
+            self._forget(correlation_id)
+            raise CallError("this client is closed: make a new one")
 
         def delivered(error: KafkaError | None, _message: Message) -> None:
             if error is not None:
@@ -280,7 +283,7 @@ class Session:
             in_flight = headers.get(IN_FLIGHT)
             try:
                 reply = decode_reply(message.value() or b"")
-            except msgspec.MsgspecError as error:
+            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
                 self._end(correlation_id, CallError(f"the reply cannot be read: {error}"), in_flight)
                 continue
             if reply.final is False:

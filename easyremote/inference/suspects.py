@@ -153,7 +153,7 @@ class Suspects:
             if error is not None:
                 refused.append(error)
 
-        value = encode(Death(death, self._settings.node_id, calls=len(marks)))
+        value = encode(Death(death, self._settings.node_id, calls=len(set(marks))))
         for mark in marks:
             self._producer.send(self._settings.namespace + SUSPECTS, value, key=mark, on_delivery=delivered)
         if marks:

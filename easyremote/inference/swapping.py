@@ -102,7 +102,7 @@ class Swapper:
 
     def _obey(self, slot: Slot, order: ModelOrder) -> None:
         try:
-            if order.wanted == UNLOADED:
+            if order.wanted == UNLOADED or (order.wanted == CONFIGURED and not self._is_configured(order.model)):
                 self._unload(slot)
             else:
                 self._swap(slot, order.wanted)
@@ -113,6 +113,9 @@ class Swapper:
                 self._node.offer(slot.current.model)
         slot.settle(order.id)
         self._changed()
+
+    def _is_configured(self, name: str) -> bool:
+        return any(model.name == name for model in models_of(self._settings))
 
     def _swap(self, slot: Slot, wanted: Wanted) -> None:
         held = slot.find(wanted)

@@ -243,7 +243,7 @@ def follow_records(
             name = key.decode(errors="replace") if isinstance(key, bytes) else str(key)
             try:
                 record = None if value is None else decode(value)
-            except msgspec.MsgspecError as error:
+            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
                 log.warning("a record cannot be read", topic=topic, key=name, error=str(error))
                 continue
             take(name, record, message.timestamp()[1])

@@ -83,7 +83,7 @@ class ModelOrder(Struct, frozen=True, kw_only=True):
     model: Name
     wanted: Wanted
     before: Wanted = CONFIGURED
-    """What was wanted before: what a rollback goes back to, and a node that cannot do this order at its start."""
+    """What was wanted before: what a rollback goes back to."""
     scope: Scope = Scope()
     ordered_ms: int = 0
 

@@ -35,6 +35,16 @@ _LINGER_MS = 2
 _FULL_QUEUE_WAIT_S = 0.05
 
 
+class _Unsent:
+    """Stands for the message of a record that the client itself has refused."""
+
+    def __init__(self, topic: str) -> None:
+        self._topic = topic
+
+    def topic(self) -> str:
+        return self._topic
+
+
 class Pace:
     """Says whether records come so fast that they should travel together, by how many came just before. Pure.
 
@@ -146,7 +156,13 @@ class RecordProducer:
             except BufferError:
                 # The poll thread drains the queue; this only yields to it.
                 self._closed.wait(_FULL_QUEUE_WAIT_S)
+            except RuntimeError as error:
+                raise TopicError(f"a record for {topic} cannot be sent: this client is closed") from error
             except KafkaException as error:
+                if on_delivery is not None and error.args[0].code() in _NOWHERE:
+                    # Told at once or by the report, as the client happens to know the topic: it comes to the same.
+                    on_delivery(error.args[0], _Unsent(topic))  # type: ignore[arg-type]  # all that it has is its topic
+                    return
                 if error.args[0].code() == KafkaError.MSG_SIZE_TOO_LARGE:
                     raise PayloadTooLarge(
                         f"a record of {len(value or b'')} bytes for {topic} is above the limit of "
@@ -201,6 +217,10 @@ class RecordProducer:
         self._closed.set()
         for poller in self._pollers:
             poller.join(_POLL_S * 5)
+        if not left and not any(poller.is_alive() for poller in self._pollers):
+            # Or its threads live on until it is collected, which what refers back to it puts off.
+            self._prompt.close()
+            self._coalescing.close()
         return left
 
     def _future(
@@ -234,15 +254,14 @@ class RecordProducer:
             time.sleep(self._rest_s)  # an event's timed wait costs ten times as much, and this is all the time
 
 
-_REFUSALS = frozenset(
+_NOWHERE = frozenset({KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION})  # noqa: SLF001  # librdkafka's own
+_REFUSALS = _NOWHERE | frozenset(
     {
         KafkaError.UNKNOWN_TOPIC_OR_PART,
         KafkaError.TOPIC_AUTHORIZATION_FAILED,
         KafkaError.TOPIC_EXCEPTION,
         KafkaError.MSG_SIZE_TOO_LARGE,
         KafkaError.INVALID_RECORD,
-        KafkaError._UNKNOWN_TOPIC,  # noqa: SLF001  # librdkafka's own codes begin so
-        KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001
     }
 )
 

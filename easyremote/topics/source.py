@@ -221,17 +221,22 @@ class BatchSource(Service, Generic[T]):
         # What a poll gives in which this process was stopped may be another member's by now.
         lost = self._lost
         while not self._stopping.is_set():
-            self._ask_for_tenure()
+            self._ask_for_tenure(messages)
             if self.tenure.look():
                 break
             message = self._consumer.poll(_COMMIT_S)
+            if lost != self._lost:
+                messages, lost = [], self._lost  # what came before is others'; what has just come may be ours anew
             if message is not None:
                 messages.append(message)
-        return messages if lost == self._lost else []
+        return messages
 
-    def _ask_for_tenure(self) -> None:
+    def _ask_for_tenure(self, messages: Sequence[Message]) -> None:
         # A commit is refused once the group has given a member up; then polling tells that the partitions are lost.
-        held = {number: place for number, place in self._standing().items() if number in self.partitions}
+        # Where nothing was read before, the first of what has just come is where the group stands.
+        first = {one.partition() or 0: Place(one.offset() or 0) for one in reversed(messages) if one.error() is None}
+        standing = first | self._standing()
+        held = {number: place for number, place in standing.items() if number in self.partitions}
         try:
             told = self._consumer.commit(offsets=self.positions(held), asynchronous=False) if held else []
         except KafkaException as error:

@@ -91,6 +91,27 @@ def test_a_node_frozen_for_a_minute_answers_nothing_a_second_time_when_it_wakes(
     assert verdict.ran_twice <= waiting  # what the frozen node had; it answered none of it when it woke
 
 
+def test_the_only_node_frozen_past_its_session_answers_each_call_once_when_it_wakes(
+    settings: Settings, tmp_path: Path
+) -> None:
+    seed, chance = seeded()
+    history, journal = History(), tmp_path / "journal"
+    with system(settings) as running:
+        _with_a_router(running, "only")
+        with load(settings, history, journal, **WORK) as calls:
+            assert history.wait_ended(200 + chance.randrange(200), 60)
+            running.pause("only")
+            running.await_view(lambda view: "only" not in view)  # its heartbeat is old, and so is its session
+            time.sleep(settings.group_session_ms / 1000)  # nothing tells when the group has given it up
+            waiting = history.waiting()
+            running.resume("only")
+            assert history.wait_ended(len(history.ended) + len(waiting) + 200, 60)
+            calls.stop()
+        verdict = judge(settings, history, journal=journal, seed=seed)
+    verdict.require()
+    assert len(waiting) > 100
+
+
 def test_a_node_that_joins_and_leaves_every_3_s_for_a_minute_costs_no_call(settings: Settings, tmp_path: Path) -> None:
     seed, _ = seeded()
     history, journal = History(), tmp_path / "journal"

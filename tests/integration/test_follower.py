@@ -13,8 +13,9 @@ import pytest
 from confluent_kafka import Message, Producer
 from easyremote.settings import Settings
 from easyremote.topics.admin import TopicAdmin
-from easyremote.topics.catalog import declarations
-from easyremote.topics.follower import GATHER_S, Follower
+from easyremote.topics.catalog import CANCELLATIONS, declarations
+from easyremote.topics.follower import GATHER_S, Follower, follow_records
+from easyremote.topics.records import Cancellation, decode_cancellation
 
 pytestmark = pytest.mark.broker
 
@@ -97,3 +98,19 @@ def test_who_gathers_has_each_record_soon_after_its_rest(settings: Settings, nod
     finally:
         follower.close()
     assert median(lags_s) < 4 * GATHER_S, lags_s  # a client left to itself looks once a second
+
+
+def test_a_record_that_is_no_text_is_left_out_and_those_after_it_are_read(settings: Settings) -> None:
+    TopicAdmin(settings).ensure(declarations())
+    producer = Producer({"bootstrap.servers": settings.bootstrap_servers()})
+    for value in (b'{"id": "\xff"}', b"{", b'{"id": "good"}'):
+        producer.produce(settings.namespace + CANCELLATIONS, value, key=b"k")
+    assert producer.flush(10) == 0
+    came: queue.SimpleQueue[object] = queue.SimpleQueue()
+    follower = follow_records(
+        settings, CANCELLATIONS, decode_cancellation, lambda _key, record, _at_ms: came.put(record)
+    )
+    try:
+        assert came.get(timeout=SOON_S) == Cancellation("good")
+    finally:
+        follower.close()

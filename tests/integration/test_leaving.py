@@ -14,6 +14,7 @@ from workers import tail
 
 pytestmark = pytest.mark.broker
 
+ITEMS = 6
 EACH = 60
 """Calls of either kind, over two nodes: coroutines that all run at once, and functions that wait in line."""
 
@@ -45,3 +46,21 @@ def test_a_node_asked_to_leave_finishes_hands_over_and_deregisters(settings: Set
     by_node = Counter(reply.node_id for reply in replies)
     assert by_node["leaves"] > 0  # what it had begun
     assert by_node["stays"] > EACH  # its own half, and what was handed over
+
+
+def test_a_node_asked_to_leave_in_the_middle_of_a_stream_that_does_not_move_ends_in_time_and_another_goes_on(
+    settings: Settings, tmp_path: Path
+) -> None:
+    diary, gate = tmp_path / "diary", tmp_path / "gate"
+    with system(settings, "streamed") as running:
+        running.launch("leaves", "inference")
+        running.await_up("leaves")
+        with Client(settings, direct=True) as client:
+            options = CallOptions(timeout_s=60)
+            with client.stream("halting", str(diary), str(gate), ITEMS, options=options) as items:
+                first = [next(items) for _ in range(ITEMS // 2)]  # now it waits for good
+                running.launch("stays", "inference")
+                gate.touch()
+                running.stop("leaves")  # fails if it takes more than 10 s
+                assert [*first, *items] == list(range(ITEMS))
+    assert diary.read_text().split() == ["leaves", "stays"]

@@ -1,8 +1,11 @@
+import psutil
 import pytest
+from easyremote import Client
+from easyremote.errors import CallError
 from easyremote.settings import Settings
 from easyremote.topics.admin import TopicAdmin
 from easyremote.topics.catalog import READINGS, REPLIES, declarations
-from easyremote.topics.producer import RecordProducer
+from easyremote.topics.producer import RecordProducer, is_refused
 from workers import tail
 
 pytestmark = pytest.mark.broker
@@ -32,3 +35,30 @@ def test_who_asks_for_errors_alone_is_told_of_nothing_else(settings: Settings) -
     producer.send(settings.namespace + REPLIES, b"lost", partition=99, on_delivery=lambda *report: told.append(report))
     assert producer.close() == 0
     assert len(told) == 1
+
+
+def test_a_client_that_is_closed_leaves_no_thread_and_says_so_when_it_is_used(settings: Settings) -> None:
+    TopicAdmin(settings).ensure(declarations())
+    threads = psutil.Process().num_threads
+    with Client(settings, direct=True) as client:
+        pass
+    before = threads()
+    for _ in range(3):
+        with Client(settings, direct=True) as client:
+            pass
+    assert threads() == before
+    with pytest.raises(CallError, match="closed"):
+        client.submit("echo", "x")
+
+
+def test_a_partition_that_is_not_there_is_told_by_the_report_though_the_topic_is_known(settings: Settings) -> None:
+    TopicAdmin(settings).ensure(declarations())
+    producer = RecordProducer(settings)
+    topic, told = settings.namespace + REPLIES, []
+    producer.deliver_blocking(topic, b"good", partition=0)
+    producer.send(topic, b"lost", partition=99, on_delivery=lambda error, message: told.append((error, message)))
+    assert producer.close() == 0
+    [(error, message)] = told
+    assert error is not None
+    assert is_refused(error)
+    assert message.topic() == topic

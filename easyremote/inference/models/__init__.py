@@ -2,8 +2,8 @@
 
 import os
 
-# Between two passes OpenMP's threads would spin on the cores that the broker and the callers want: that costs a third
-# of the throughput and doubles the tail. It is read once, when torch is imported; so it stands before all else here.
+# Between two passes OpenMP's threads would spin on the cores that the broker and the callers want; docs/performance.md
+# says what that costs. It is read once, when torch is imported; so it stands before all else here.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from easyremote.inference.models.base import BaseAIModel
