@@ -87,7 +87,7 @@ class RecentResults:
     (None, b'2')
     """
 
-    def __init__(self, max_items: int = 10_000, max_bytes: int = 32 * 1024 * 1024) -> None:
+    def __init__(self, max_items: int = 5_000, max_bytes: int = 32 * 1024 * 1024) -> None:
         self._max_items = max_items
         self._max_bytes = max_bytes
         self._bytes = 0
