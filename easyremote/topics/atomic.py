@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from confluent_kafka import KafkaException, Producer
+from confluent_kafka import KafkaError, KafkaException, Producer
 
 from easyremote.clock import monotonic_s
 from easyremote.errors import BrokerUnavailable, TopicError
@@ -106,7 +106,8 @@ class AtomicWriter:
 
     def _explain(self, error: KafkaException) -> TopicError:
         told = error.args[0]
-        if told.fatal():
+        # Whoever calls after the fatal error is told `_FATAL`, and that one has no flag.
+        if told.fatal() or told.code() == KafkaError._FATAL:  # noqa: SLF001  # librdkafka's own codes begin so
             return TopicError(f"nothing was written: another writer of {self._name} has begun meanwhile ({told})")
         if not told.txn_requires_abort():
             return BrokerUnavailable(f"whether the records were written is not known ({told}): look before repeating")
