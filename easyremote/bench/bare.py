@@ -3,7 +3,8 @@
     python -m easyremote.bench.bare sentiment
 
 answers each line `BATCH SECONDS` on its input, after that time, with a line of JSON: `rate` (items/s in batches of that
-size) and `median_ms` (of one batch). Preprocessing and results belong to it; the inputs are those that the calls bring.
+size) and `median_ms` (of one batch). As many loops run at once as a node runs passes of the model: `OMP_NUM_THREADS`
+of all cores makes it one. Preprocessing and results belong to it; the inputs are those that the calls bring.
 """
 
 from __future__ import annotations
@@ -61,10 +62,12 @@ def _photograph(number: int) -> str:
 
 
 class BareModel:
-    """The program, from outside; `backend` is the settings' if unset."""
+    """The program, from outside; `backend` is the settings' if unset, and so are the threads of a pass."""
 
-    def __init__(self, kind: Kind, backend: Backend | None = None) -> None:
+    def __init__(self, kind: Kind, backend: Backend | None = None, threads: int | None = None) -> None:
         chosen: dict[str, str] = {"EASYREMOTE_BACKEND": backend} if backend is not None else {}
+        if threads is not None:
+            chosen["OMP_NUM_THREADS"] = str(threads)
         self._process = subprocess.Popen(
             [sys.executable, "-m", "easyremote.bench.bare", kind],
             stdin=subprocess.PIPE,
@@ -93,15 +96,20 @@ def main(kind: Kind) -> None:
     """Measure what is asked for, until there is no more."""
     (model,) = models_of(Settings(node_type=NODE_TYPES[kind]))
     given = inputs(kind)
-    loading, running = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
+    loading, running = ThreadPoolExecutor(1), ThreadPoolExecutor(model.instances)
     loading.submit(model.predict, given[0]).result()
     for line in sys.stdin:
         batch, seconds = line.split()
-        # Loaded on one thread and run on another, as on a node: OpenMP's threads then wait for each other without
+        # Loaded on one thread and run on others, as on a node: OpenMP's threads then wait for each other without
         # burning a core, and on one that is wanted elsewhere that is ten times as fast.
-        times = running.submit(_times, model.predict_each, given, int(batch), float(seconds)).result()
-        rate = int(batch) * len(times) / sum(times)
-        print(json.dumps({"rate": rate, "median_ms": statistics.median(times) * 1000}), flush=True)
+        loops = [
+            running.submit(_times, model.predict_each, given, int(batch), float(seconds))
+            for _ in range(model.instances)
+        ]
+        found = [loop.result() for loop in loops]
+        rate = sum(int(batch) * len(times) / sum(times) for times in found)
+        median_s = statistics.median(time for times in found for time in times)
+        print(json.dumps({"rate": rate, "median_ms": median_s * 1000}), flush=True)
 
 
 def _times(run: Callable[[Sequence[str]], object], given: Sequence[str], batch: int, seconds: float) -> list[float]:

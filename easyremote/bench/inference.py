@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from easyremote.bench.report import Report, measured_kafka, step
 from easyremote.deploy.status import system_status
 from easyremote.errors import ConfigError
 from easyremote.inference.client import CallOptions, Client
+from easyremote.inference.models.devices import instances_on, pass_threads
 from easyremote.settings import Settings
 from easyremote.topics.admin import TopicAdmin
 from easyremote.topics.catalog import declarations
@@ -32,6 +34,7 @@ _BATCHES = (1, 2, 4, 8, 16, 32, 64)
 _UNITS = {
     "bare_single": "ms",
     "bare_rate": "items/s",
+    "bare_loops_rate": "items/s",
     "one_at_a_time": "items/s",
     "callers_64": "items/s",
     "p50_at_half_load": "ms",
@@ -42,6 +45,7 @@ _UNITS = {
 }
 _RATIOS = {
     "throughput_to_bare_batch": ("callers_64", "bare_rate"),
+    "throughput_to_bare_loops": ("callers_64", "bare_loops_rate"),
     "throughput_to_one_at_a_time": ("callers_64", "one_at_a_time"),
     "p99_to_bare_single": ("p99_at_half_load", "bare_single"),
     "p99_in_bursts_to_bare_single": ("p99_in_bursts", "bare_single"),
@@ -65,35 +69,53 @@ def main(json_file: Path | None, seconds: float, kinds: tuple[Kind, ...] = KINDS
 
 def _measure(settings: Settings, report: Report, kind: Kind, seconds: float) -> None:
     """Take turns between the bare model and the one behind Kafka, so that a noisy machine is as noisy for both."""
-    with closing(BareModel(kind)) as bare:
-        with step(f"{kind}: which batches suit the bare model best"):
-            bare.run(8, seconds)
-            rates = {batch: bare.run(batch, seconds / 2)[0] for batch in _BATCHES}
-            best = max(rates, key=lambda batch: rates[batch])
+    threads = instances_on("cpu") * pass_threads()
+    with closing(BareModel(kind, threads=threads)) as one, closing(BareModel(kind)) as several:
+        with step(f"{kind}: which batches suit the bare model best, in one loop and in several"):
+            loop, loops = (_Bare(model, _best_batch(model, seconds)) for model in (one, several))
         with step(f"{kind}: starting the worker"), _serving(settings, kind), Client(settings, direct=True) as client:
             calls = _Calls(client, _FUNCTIONS[kind], inputs(kind))
             calls.closed_loop(1, seconds / 2)
             calls.closed_loop(CALLERS, seconds / 2)
-            rounds = [_round(bare, best, calls, seconds) for _ in range(_ROUNDS)]
+            rounds = [_round(loop, loops, calls, seconds) for _ in range(_ROUNDS)]
     for name, unit in _UNITS.items():
         report.add(f"{kind}_{name}", _median(one[name] for one in rounds), unit)
-    report.add(f"{kind}_bare_batch", best, "items")
+    report.add(f"{kind}_bare_batch", loop.batch, "items")
+    report.add(f"{kind}_bare_loops_batch", loops.batch, "items")
     suffix = _SUFFIXES[kind]
     for ratio, (upper, lower) in _RATIOS.items():
         report.ratios[ratio + suffix] = _median(one[upper] / one[lower] for one in rounds)
 
 
-def _round(bare: BareModel, batch: int, calls: _Calls, seconds: float) -> dict[str, float]:
-    found = {"bare_single": bare.run(1, seconds)[1], "one_at_a_time": calls.closed_loop(1, seconds)}
-    found["bare_rate"] = bare.run(batch, seconds)[0]
+class _Bare(NamedTuple):
+    model: BareModel
+    batch: int
+    """At which it does the most."""
+
+    def rate(self, seconds: float) -> float:
+        return self.model.run(self.batch, seconds)[0]
+
+
+def _best_batch(model: BareModel, seconds: float) -> int:
+    model.run(8, seconds)
+    rates = {batch: model.run(batch, seconds / 2)[0] for batch in _BATCHES}
+    return max(rates, key=lambda batch: rates[batch])
+
+
+def _round(one: _Bare, several: _Bare, calls: _Calls, seconds: float) -> dict[str, float]:
+    found = {"bare_single": one.model.run(1, seconds)[1], "one_at_a_time": calls.closed_loop(1, seconds)}
+    found["bare_rate"] = one.rate(seconds)
     found["callers_64"] = calls.closed_loop(CALLERS, seconds)
+    found["bare_loops_rate"] = several.rate(seconds)
     half, single_s = found["callers_64"] / 2, found["bare_single"] / 1000
-    each_more_s = max(0.0, batch / found["bare_rate"] - single_s) / max(1, batch - 1)
+    instances = instances_on("cpu")
+    a_pass_s = instances * several.batch / found["bare_loops_rate"]
+    each_more_s = max(0.0, a_pass_s - single_s) / max(1, several.batch - 1)
     for bursty, suffix, ideal in ((False, "at_half_load", "ideal_p99"), (True, "in_bursts", "ideal_p99_in_bursts")):
         times = calls.open_loop(half, 2 * seconds, bursty=bursty)
         found[f"p50_{suffix}"] = float(np.median(times)) * 1000
         found[f"p99_{suffix}"] = float(np.percentile(times, 99)) * 1000
-        found[ideal] = ideal_p99_s(half, single_s, each_more_s, bursty=bursty) * 1000
+        found[ideal] = ideal_p99_s(half, single_s, each_more_s, instances, bursty=bursty) * 1000
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import random
 from collections.abc import Iterator
 
@@ -29,8 +30,8 @@ def arrivals(rate: float, seconds: float, *, bursty: bool) -> Iterator[float]:
         yield due
 
 
-def ideal_p99_s(rate: float, single_s: float, each_more_s: float, *, bursty: bool) -> float:
-    """Return the 99th percentile of a call's time, s, where a free model takes at once all that waits.
+def ideal_p99_s(rate: float, single_s: float, each_more_s: float, instances: int = 1, *, bursty: bool) -> float:
+    """Return the 99th percentile of a call's time, s, where a free instance of the model takes at once all that waits.
 
     Parameters
     ----------
@@ -40,6 +41,8 @@ def ideal_p99_s(rate: float, single_s: float, each_more_s: float, *, bursty: boo
         A pass of one call, s.
     each_more_s : float
         What each further call adds to a pass, s.
+    instances : int
+        How many passes run at once, none slower for it.
     bursty : bool
         As in `arrivals`.
 
@@ -47,18 +50,21 @@ def ideal_p99_s(rate: float, single_s: float, each_more_s: float, *, bursty: boo
     --------
     >>> ideal_p99_s(10, 0.01, 0.005, bursty=False)
     0.01
+    >>> ideal_p99_s(180, 0.01, 0.005, instances=2, bursty=False)
+    0.01
     >>> 0.02 < ideal_p99_s(50, 0.01, 0.005, bursty=True) < 0.04
     True
     """
     due = list(arrivals(rate, _CALLS / rate, bursty=bursty))
     times: list[float] = []
-    free, first = 0.0, 0
+    free_at, first = [0.0] * instances, 0
     while first < len(due):
-        starts = max(free, due[first])
+        starts = max(free_at[0], due[first])
         behind = first + 1
         while behind < len(due) and due[behind] <= starts:
             behind += 1
-        free = starts + single_s + (behind - first - 1) * each_more_s
-        times += [free - one for one in due[first:behind]]
+        ends = starts + single_s + (behind - first - 1) * each_more_s
+        heapq.heapreplace(free_at, ends)
+        times += [ends - one for one in due[first:behind]]
         first = behind
     return round(float(np.percentile(times, 99)), 6)

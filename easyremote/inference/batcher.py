@@ -80,16 +80,17 @@ class Batcher(Generic[J]):
         self._came += 1
         self._count += 1
 
-    def take(self, now_ms: float) -> Taken[J]:
+    def take(self, now_ms: float, shared_by: int = 1) -> Taken[J]:
         """Remove and return the next batch, and what was to go before it but has a deadline at or before `now_ms`.
 
-        The batch is empty only if nothing is left.
+        The batch is empty only if nothing is left. `shared_by` so many takers it is one of: what waits is for all.
         """
+        most = min(self.max_items, -(-self._count // shared_by))
         taken: Taken[J] = Taken()
         while self._heaps and not taken.batch:
             key = next(iter(self._heaps)) if len(self._heaps) == 1 else self._first_key()
             heap = self._heaps[key]
-            self._fill(heap, now_ms, taken)
+            self._fill(heap, now_ms, taken, most)
             if not heap:
                 del self._heaps[key]
         self._count -= len(taken.batch) + len(taken.expired)
@@ -98,9 +99,9 @@ class Batcher(Generic[J]):
     def _first_key(self) -> Hashable:
         return min(self._heaps, key=lambda key: self._heaps[key][0][:3])
 
-    def _fill(self, heap: list[tuple[int, float, int, int, J]], now_ms: float, taken: Taken[J]) -> None:
+    def _fill(self, heap: list[tuple[int, float, int, int, J]], now_ms: float, taken: Taken[J], most: int) -> None:
         room_bytes = self.max_bytes
-        while heap and len(taken.batch) < self.max_items:
+        while heap and len(taken.batch) < most:
             _, deadline, _, size_bytes, item = heap[0]
             if deadline <= now_ms:
                 taken.expired.append(item)

@@ -38,6 +38,8 @@ _QUICK_BATCH = 64
 _QUICK_MS = 0.5
 """Waking a thread costs about as much as such a function, so one thread takes all that wait."""
 _ANY_BYTES = 1 << 62
+_PASSES_END_S = 30.0
+"""For the passes of a version that is replaced by one which may have fewer at once."""
 _LOOK_S = 0.1
 """Between two looks for what hangs."""
 
@@ -77,11 +79,10 @@ class Executor:
         self._desk = ClaimDesk(settings)
         replies = ReplyMaker(node, settings.node_id, settings.max_payload_bytes, self._desk)
         self._runner = Runner(node, replies, self._desk, answer, wanted, send_item)
-        run_each = self._runner.run_each
-        self._functions = Lane("functions", self._ranked(1, _ANY_BYTES), run_each, failed, threads=_FUNCTION_THREADS)
-        self._streams = Lane("streams", self._ranked(1, _ANY_BYTES), run_each, failed, threads=_STREAM_THREADS)
-        self._quick = Lane("quick functions", Fifo(_QUICK_BATCH), run_each, failed)
-        self._models: dict[str, Lane] = {}
+        self._functions = self._single("functions", _FUNCTION_THREADS)
+        self._streams = self._single("streams", _STREAM_THREADS)
+        self._quick = Lane("quick functions", Fifo(_QUICK_BATCH), self._runner.run_each, failed)
+        self._models: dict[str, tuple[Lane, Ranked]] = {}
         self._leaving: list[Lane] = []
         for model in node.models:
             self.add_model(model)
@@ -95,25 +96,38 @@ class Executor:
         self._runner.cancelled = cancelled
 
     def add_model(self, model: BaseAIModel) -> None:
-        """Give a model a lane of its own, or the bounds of its batches to the lane that its name has.
+        """Give a model that is to be offered a lane of its own, or its bounds to the lane that its name has.
 
         Callable from any thread, while calls run. The lane finds the model by its functions' names at each pass.
+        Until `widen` it has no more passes at once than the version before it may have, or than itself.
         """
-        lane = self._models.get(model.name)
-        if lane is not None:
-            lane.bound(model.max_batch, model.max_batch_bytes)
+        known = self._models.get(model.name)
+        if known is None:
+            batcher: Batcher[Job] = Batcher(max_items=model.max_batch, max_bytes=model.max_batch_bytes)
+            queue = Ranked(batcher, self._runner.expire, wall_ms, self._batch_key, model.instances)
+            lane = Lane(model.name, queue, self._runner.run_together, self._failed, threads=model.instances)
+            self._models[model.name] = lane, queue
             return
-        queue = self._ranked(model.max_batch, model.max_batch_bytes, self._batch_key)
-        self._models[model.name] = Lane(model.name, queue, self._runner.run_together, self._failed)
+        _, queue = known
+        queue.bound(model.max_batch, model.max_batch_bytes)
+        if queue.at_once > model.instances and not queue.let_out(model.instances, _PASSES_END_S):
+            log.warning("passes of the version before still run", model=model.name)
+
+    def widen(self, model: BaseAIModel) -> None:
+        """Let a model that is offered have all its passes at once: the version before it begins none any more."""
+        lane, queue = self._models[model.name]
+        lane.grow(model.instances)
+        queue.let_out(model.instances)
 
     def remove_model(self, name: str, timeout_s: float) -> bool:
         """Finish what waits for a model and end its lane; say whether that was done in time.
 
         Calls of its functions that come later end as `NotOfferedHere`.
         """
-        lane = self._models.get(name)
-        if lane is None:
+        known = self._models.get(name)
+        if known is None:
             return True
+        lane, _ = known
         self._leaving.append(lane)  # what hangs in it is still given up
         del self._models[name]
         closed = lane.close(timeout_s)
@@ -131,7 +145,8 @@ class Executor:
             return
         lane: Lane | None
         if function.many is not None and function.model is not None:
-            lane = self._models.get(function.model)
+            known = self._models.get(function.model)
+            lane = None if known is None else known[0]
         elif function.is_stream and not function.is_async:
             lane = self._streams
         else:
@@ -167,10 +182,13 @@ class Executor:
 
     def _lanes(self) -> list[Lane]:
         # Models come and go while others look.
-        return [self._functions, self._streams, self._quick, *list(self._models.values()), *list(self._leaving)]
+        models = [lane for lane, _ in list(self._models.values())]
+        return [self._functions, self._streams, self._quick, *models, *list(self._leaving)]
 
-    def _ranked(self, max_items: int, max_bytes: int, key: Callable[[Job], Hashable] = lambda _job: None) -> Ranked:
-        return Ranked(Batcher(max_items=max_items, max_bytes=max_bytes), self._runner.expire, wall_ms, key)
+    def _single(self, name: str, threads: int) -> Lane:
+        batcher: Batcher[Job] = Batcher(max_items=1, max_bytes=_ANY_BYTES)
+        queue = Ranked(batcher, self._runner.expire, wall_ms, at_once=threads)
+        return Lane(name, queue, self._runner.run_each, self._failed, threads=threads)
 
     def _batch_key(self, job: Job) -> Hashable:
         if job.call.claims:

@@ -22,13 +22,15 @@ log = structlog.get_logger(__name__)
 class Hand:
     """What one thread of a lane has in hand."""
 
-    __slots__ = ("batch", "doing", "given_up", "steps", "thread")
+    __slots__ = ("batch", "doing", "given_up", "holds", "steps", "thread")
 
     def __init__(self) -> None:
         self.batch: Sequence[Job] = ()
         """What it took from the queue at once."""
         self.doing: Job | Sequence[Job] | None = None
         """What of it runs now: one job, or several together; None while it waits for others."""
+        self.holds = False
+        """Whether what it took is not done yet, as the queue knows."""
         self.steps = 0
         """Counts the steps of what it does, so that slow progress is told from none."""
         self.given_up = False
@@ -66,7 +68,6 @@ class Lane:
         threads: int = 1,
     ) -> None:
         self.put = queue.put
-        self.bound = queue.bound
         self._name = name
         self._queue = queue
         self._run = run
@@ -75,8 +76,7 @@ class Lane:
         self._started = 0
         self._hands: list[Hand] = []
         self._hung: list[Hand] = []
-        for _ in range(threads):
-            self._start()
+        self.grow(threads)
 
     @property
     def hands(self) -> list[Hand]:
@@ -91,11 +91,17 @@ class Lane:
             self._hung = [one for one in self._hung if one.thread is not None and one.thread.is_alive()]
             return len(self._hung)
 
+    def grow(self, threads: int) -> None:
+        """Have so many threads at least."""
+        for _ in range(threads - len(self.hands)):
+            self._start()
+
     def replace(self, hand: Hand) -> None:
         """Put another thread in the place of one that was given up."""
         with self._lock:
             self._hands.remove(hand)
             self._hung.append(hand)
+        self._let_go(hand)
         self._start()
 
     def close(self, timeout_s: float) -> bool:
@@ -122,7 +128,7 @@ class Lane:
             batch = self._queue.take()
             if batch is None:
                 return
-            hand.batch = batch
+            hand.batch, hand.holds = batch, True
             try:
                 self._run(batch, hand)
             except Exception as error:
@@ -130,3 +136,11 @@ class Lane:
                 self._failed(error)
             hand.doing = None
             hand.batch = ()
+            self._let_go(hand)
+
+    def _let_go(self, hand: Hand) -> None:
+        # Once: one that was given up may come back.
+        with self._lock:
+            held, hand.holds = hand.holds, False
+        if held:
+            self._queue.done()

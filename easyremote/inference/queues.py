@@ -27,8 +27,8 @@ class WaitingJobs(Protocol):
         """Wait for jobs and return those of the next batch; None when closed and empty."""
         ...
 
-    def bound(self, max_items: int, max_bytes: int) -> None:
-        """Give out at most so many jobs, and bytes of arguments, at once from now on."""
+    def done(self) -> None:
+        """Hear that a batch which was taken is done, or never will be."""
         ...
 
     def close(self) -> None:
@@ -75,9 +75,8 @@ class Fifo:
             batch.append(job)
         return batch
 
-    def bound(self, max_items: int, max_bytes: int) -> None:  # it does not look at them
-        """Give out at most so many jobs at once from now on."""
-        self._max_batch = max_items
+    def done(self) -> None:
+        """Count nothing: any number of batches may be out."""
 
     def close(self) -> None:
         """Take no more in."""
@@ -98,6 +97,8 @@ class Ranked:
         The wall clock, ms.
     key : callable
         Of a job: jobs of one key may go together.
+    at_once : int
+        Most batches that are out at once: taken, and not done. What waits is shared out to those that may be taken.
     """
 
     def __init__(
@@ -106,11 +107,14 @@ class Ranked:
         expired: Callable[[Job], None],
         now_ms: Callable[[], float],
         key: Callable[[Job], Hashable] = lambda _job: None,
+        at_once: int = 1,
     ) -> None:
         self._batcher = batcher
         self._expired = expired
         self._now_ms = now_ms
         self._key = key
+        self.at_once = at_once
+        self._out = 0
         self._closed = False
         self._changed = threading.Condition()
 
@@ -132,22 +136,39 @@ class Ranked:
         """Wait for jobs and return the batch that is first in rank; tell what is too late."""
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: len(self._batcher) or self._closed)
+                self._changed.wait_for(self._may_take)
                 if not len(self._batcher):
                     return None
-                taken = self._batcher.take(self._now_ms())
+                taken = self._batcher.take(self._now_ms(), shared_by=self.at_once - self._out)
+                self._out += bool(taken.batch)
             for job in taken.expired:
                 self._expired(job)
             if taken.batch:
                 return taken.batch
+
+    def done(self) -> None:
+        """Hear that a batch which was taken is done, or never will be."""
+        with self._changed:
+            self._out -= 1
+            self._changed.notify_all()
 
     def bound(self, max_items: int, max_bytes: int) -> None:
         """Give out at most so many jobs, and bytes of arguments, at once from now on."""
         with self._changed:
             self._batcher.max_items, self._batcher.max_bytes = max_items, max_bytes
 
+    def let_out(self, at_once: int, timeout_s: float = 0.0) -> bool:
+        """Let so many batches be out from now on; say whether no more than that were before the time was up."""
+        with self._changed:
+            self.at_once = at_once
+            self._changed.notify_all()
+            return self._changed.wait_for(lambda: self._out <= at_once, timeout_s)
+
     def close(self) -> None:
         """Take no more in."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+
+    def _may_take(self) -> bool:
+        return self._out < self.at_once if len(self._batcher) else self._closed

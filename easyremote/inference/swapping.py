@@ -110,7 +110,9 @@ class Swapper:
             log.exception("an order for a model failed", model=order.model, order=order.id)
             slot.fail(f"{type(error).__name__}: {error}")
             if slot.current is not None:
+                self._service.executor.add_model(slot.current.model)
                 self._node.offer(slot.current.model)
+                self._service.executor.widen(slot.current.model)
         slot.settle(order.id)
         self._changed()
 
@@ -126,6 +128,7 @@ class Swapper:
         held.model.warm_up()
         self._service.executor.add_model(held.model)
         self._node.offer(held.model)
+        self._service.executor.widen(held.model)
         slot.swap(held)
         # What was read is in a lane already, and may have been taken by the version before.
         slot.answers_from(self._service.ledger.read_to())

@@ -32,6 +32,9 @@ class BaseAIModel(ABC):
         Most inputs of one forward pass.
     max_batch_bytes : int
         Most bytes of inputs, as they travel, of one forward pass; a larger input goes alone.
+    instances : int
+        How many forward passes may run at once, each on a thread of its own; more than one only where several threads
+        may be in these methods at once.
     retry_on : tuple of exception classes
         What it may raise and be tried again after, on another node if there is one; as in `easyremote.function`.
     limit_s : float or None
@@ -63,6 +66,7 @@ class BaseAIModel(ABC):
     version: str = "1"
     max_batch: int = 32
     max_batch_bytes: int = 16 * 1024 * 1024
+    instances: int = 1
     retry_on: ClassVar[tuple[type[BaseException], ...]] = ()
     limit_s: float | None = None
 

@@ -14,7 +14,7 @@ import numpy as np
 from easyremote.errors import ModelError
 from easyremote.inference.models.backends import checked_backend
 from easyremote.inference.models.base import BaseAIModel
-from easyremote.inference.models.devices import best_device
+from easyremote.inference.models.devices import best_device, instances_on, limit_pass_threads
 from easyremote.inference.models.onnx import Export, OnnxNetwork, onnx_network
 from easyremote.inference.models.pictures import decode_picture
 from easyremote.inference.models.sources import PACKAGE_PREFIX, package_path, read_state_dict
@@ -70,6 +70,7 @@ class ImageClassificationModel(BaseAIModel):
         self._weights = weights
         self._backend = checked_backend(type(self), backend)
         self._device = best_device() if backend == "torch" else "cpu"
+        self.instances = instances_on(self._device)
         self.max_batch = _GPU_BATCH if self._device == "cuda" else _CPU_BATCH
         self._mean: Any = None  # Any: torch is imported when the model is loaded
         self._std: Any = None
@@ -135,6 +136,7 @@ class ImageClassificationModel(BaseAIModel):
             example = {"pixels": torch.zeros(2, 3, _SIDE, _SIDE)}
             varies = {"pixels": {0: "pictures"}, "output": {0: "pictures"}}
             return onnx_network(Export(self.name, network, example, varies), quantized=False)
+        limit_pass_threads()
         layout = torch.channels_last if self.channels_last else torch.contiguous_format
         return network.to(self._device, memory_format=layout)
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from easyremote.errors import ModelError
+from easyremote.inference.models.devices import pass_threads
 from easyremote.settings import user_cache_dir
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ class OnnxNetwork:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = pass_threads()
         # Its idle threads would spin on cores that the broker and the client want.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         wanted = ("CUDAExecutionProvider", "CPUExecutionProvider")

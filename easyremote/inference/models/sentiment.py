@@ -15,7 +15,7 @@ import numpy as np
 from easyremote.errors import InvalidInput, ModelError
 from easyremote.inference.models.backends import checked_backend
 from easyremote.inference.models.base import BaseAIModel
-from easyremote.inference.models.devices import best_device
+from easyremote.inference.models.devices import best_device, instances_on, limit_pass_threads
 from easyremote.inference.models.onnx import Export, OnnxNetwork, onnx_network
 from easyremote.inference.models.sources import PACKAGE_PREFIX, package_path
 
@@ -80,7 +80,8 @@ class BertSentimentModel(BaseAIModel):
         super().__init__()
         self._weights = weights
         self._backend = checked_backend(type(self), backend)
-        self._device: Literal["cuda", "cpu"] = "cpu"
+        self._device: Literal["cuda", "cpu"] = best_device() if backend == "torch" else "cpu"
+        self.instances = instances_on(self._device)
         self._labels: tuple[str, ...] = LABELS
         self._tokenizer: Any = None  # Any: its stub knows no `encode_batch_fast`
         self._pad_id = 0
@@ -118,7 +119,7 @@ class BertSentimentModel(BaseAIModel):
         self._pad_id = tokenizer.pad_token_id or 0
         if self._backend != "torch":
             return onnx_network(_export(self.name, network.eval()), quantized=self._backend == "onnx-int8")
-        self._device = best_device()
+        limit_pass_threads()
         return network.eval().to(self._device)
 
     def sample_input(self) -> str:
