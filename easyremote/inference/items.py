@@ -62,17 +62,22 @@ class _Received(ABC):
     def __init__(self, session: Session, function: str, from_seq: int) -> None:
         self.id = ""
         """The call's."""
-        self.next_seq = from_seq
-        """How many items have come, counted from the stream's first: where a later call can take it up."""
+        self._count = from_seq
+        self._missed: int | None = None
         self._session = session
         self._function = function
         self._over = False
 
+    @property
+    def next_seq(self) -> int:
+        """How many items have come, counted from the stream's first: where a later call can take it up."""
+        return self._count if self._missed is None else self._missed
+
     def come(self, record: Reply) -> None:
         """Take an item's record; on the session's thread."""
-        seq, blob = self.next_seq, record.result_claim
+        seq, blob = self._count, record.result_claim
         if record.seq == seq:
-            self.next_seq = seq + 1
+            self._count = seq + 1
             self._pass_on(record.result if isinstance(blob, UnsetType) else _Large(seq, blob))
 
     def end(self, outcome: Reply | EasyRemoteError) -> None:
@@ -81,24 +86,24 @@ class _Received(ABC):
             self._pass_on(_End(outcome))
             return
         error = error_of(outcome)
-        if error is None and outcome.final is UNSET and self.next_seq == 0:
-            self.next_seq = 1
+        if error is None and outcome.final is UNSET and self._count == 0:
+            self._count = 1
             self._pass_on(outcome.result)  # of a function that makes no items: its result is the only one
-        elif error is None and isinstance(outcome.seq, int) and outcome.seq > self.next_seq:
+        elif error is None and isinstance(outcome.seq, int) and outcome.seq > self._count:
             error = CallError(
-                f"items {self.next_seq} to {outcome.seq - 1} of {self._function} were sent to an earlier call of id "
-                f"{self.id}, and only its end is kept: call again with another id and from_seq={self.next_seq}"
+                f"items {self._count} to {outcome.seq - 1} of {self._function} were sent to an earlier call of id "
+                f"{self.id}, and only its end is kept: call again with another id and from_seq={self._count}"
             )
         self._pass_on(_End(error))
 
     def _fetch(self, large: _Large) -> Any:  # Any: whatever the function yields
-        try:
-            return self._session.fetch(large.blob, f"item {large.seq} of {self._function}")
-        except EasyRemoteError:
-            self._over = True
-            self._session.abandon(self.id)
-            self.next_seq = large.seq
-            raise
+        return self._session.fetch(large.blob, f"item {large.seq} of {self._function}")
+
+    def _miss(self, large: _Large) -> None:
+        # Not by the count, which goes on: items may come until the call is withdrawn.
+        self._over = True
+        self._missed = large.seq
+        self._session.abandon(self.id)
 
     @abstractmethod
     def _pass_on(self, entry: Any) -> None:  # Any: an item, or the end
@@ -124,7 +129,11 @@ class Items(_Received, Iterator[Any]):
             raise StopIteration
         entry = self._came.get()
         if isinstance(entry, _Large):
-            return self._fetch(entry)
+            try:
+                return self._fetch(entry)
+            except EasyRemoteError:
+                self._miss(entry)
+                raise
         if not isinstance(entry, _End):
             return entry
         self._over = True
@@ -188,9 +197,13 @@ class AsyncItems(_Received, AsyncIterator[Any]):
             entry = self._came[0]
             if isinstance(entry, _Large):
                 # Taken when it is here: whoever gives up waiting for it finds it again.
-                entry = await asyncio.to_thread(self._fetch, entry)
+                try:
+                    item = await asyncio.to_thread(self._fetch, entry)
+                except EasyRemoteError:
+                    self._miss(entry)
+                    raise
                 self._came.popleft()
-                return entry
+                return item
             self._came.popleft()
             if not isinstance(entry, _End):
                 return entry

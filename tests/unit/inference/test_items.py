@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -21,7 +23,7 @@ class Withdrawals:
 
     def __init__(self, blobs: dict[str, str] | None = None) -> None:
         self.ids: list[str] = []
-        self._blobs = blobs or {}
+        self._blobs = {} if blobs is None else blobs
 
     def fetch(self, blob: Blob, what: str) -> str:
         try:
@@ -122,6 +124,48 @@ def test_a_large_item_that_is_not_to_be_had_ends_the_stream_and_can_be_asked_for
         next(received)
     assert list(received) == []
     assert (received.next_seq, session.ids) == (1, ["c"])
+
+
+def test_what_comes_after_a_large_item_was_missed_does_not_move_where_a_later_call_takes_it_up() -> None:
+    received = Items(Withdrawals(), "f", 0)  # type: ignore[arg-type]  # as above
+    received.come(large(0, "gone"))
+    with pytest.raises(BlobStoreError, match="item 0 of f"):
+        next(received)
+    for one in (large(0, "gone"), record(1, "of a second node, before the call is withdrawn")):
+        received.come(one)
+    assert received.next_seq == 0
+
+
+def test_a_fetch_that_fails_when_nobody_waits_for_it_any_more_does_not_end_the_stream() -> None:
+    class Slow(Withdrawals):
+        def __init__(self, begun: Callable[[], object]) -> None:
+            super().__init__(blobs)
+            self.begun = begun
+            self.gate = threading.Event()
+
+        def fetch(self, blob: Blob, what: str) -> str:
+            self.begun()
+            assert self.gate.wait(WAIT_S)
+            return super().fetch(blob, what)
+
+    async def read() -> Any:
+        async def send(received: AsyncItems) -> str:
+            received.come(large(0, "late"))
+            return "c"
+
+        loop, begun = asyncio.get_running_loop(), asyncio.Event()
+        loop.set_default_executor(ThreadPoolExecutor(1))
+        session: Any = Slow(lambda: loop.call_soon_threadsafe(begun.set))
+        received = AsyncItems(session, loop, "f", 0, send)
+        given_up = asyncio.ensure_future(anext(received))
+        await begun.wait()
+        given_up.cancel()
+        session.gate.set()
+        await asyncio.to_thread(blobs.update, late="here")  # by the one thread, so after the fetch has failed
+        return await anext(received), given_up.cancelled(), session.ids
+
+    blobs: dict[str, str] = {}
+    assert asyncio.run(asyncio.wait_for(read(), WAIT_S)) == ("here", True, [])
 
 
 def test_an_asynchronous_caller_has_large_items_fetched_in_their_place_too() -> None:
