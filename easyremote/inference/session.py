@@ -203,7 +203,7 @@ class Session:
         """
         try:
             return msgspec.json.decode(self._desk.get(blob, what))
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise CallError(f"the {what} cannot be read: {error}") from error
 
     def cancel(self, call_id: str) -> None:

@@ -69,8 +69,9 @@ class BatchSource(Service, Generic[T]):
         `(partitions) -> {partition: offset}`: called on the source's thread before it reads partitions that it was
         given; where to start each, for a receiver that keeps its own account. Unset: where the group stands.
     standing : callable, optional
-        `() -> {partition: place}`: where the partitions stand for which the receiver answers. After a time in which
-        this process did not run, `tenure` is in doubt until the group has taken these from this member once more.
+        `() -> {partition: place}`: where every partition stands of which the receiver has been given something. After
+        a time in which this process did not run, `tenure` is in doubt until the group has taken these from this member
+        once more. Unset: nothing is asked.
     claim : callable, optional
         `(places)`: called on the source's thread before it reads partitions that it was given, with what the group
         has committed for each, where it has; the source waits for it.
@@ -89,7 +90,7 @@ class BatchSource(Service, Generic[T]):
         *,
         prepare: Callable[[tuple[int, ...]], dict[int, int]] = lambda _partitions: {},
         claim: Callable[[dict[int, Place]], None] | None = None,
-        standing: Callable[[], dict[int, Place]] = dict,
+        standing: Callable[[], dict[int, Place]] | None = None,
         **kwargs: Any,  # Any: mode's own options
     ) -> None:
         self.topic = topic
@@ -227,16 +228,24 @@ class BatchSource(Service, Generic[T]):
             message = self._consumer.poll(_COMMIT_S)
             if lost != self._lost:
                 messages, lost = [], self._lost  # what came before is others'; what has just come may be ours anew
-            if message is not None:
+            error = None if message is None else message.error()
+            if error is not None:
+                self._on_error(error)
+            elif message is not None:
                 messages.append(message)
         return messages
 
     def _ask_for_tenure(self, messages: Sequence[Message]) -> None:
         # A commit is refused once the group has given a member up; then polling tells that the partitions are lost.
+        if self._standing is None:
+            self.tenure.confirm()  # whose receiver keeps no account: a commit here could pass over what it works on
+            return
         # Where nothing was read before, the first of what has just come is where the group stands.
         first = {one.partition() or 0: Place(one.offset() or 0) for one in reversed(messages) if one.error() is None}
         standing = first | self._standing()
         held = {number: place for number, place in standing.items() if number in self.partitions}
+        if self.partitions and not held:
+            return  # nothing to ask with yet; nothing is begun before it comes
         try:
             told = self._consumer.commit(offsets=self.positions(held), asynchronous=False) if held else []
         except KafkaException as error:

@@ -136,7 +136,8 @@ def test_what_comes_after_a_large_item_was_missed_does_not_move_where_a_later_ca
     assert received.next_seq == 0
 
 
-def test_a_fetch_that_fails_when_nobody_waits_for_it_any_more_does_not_end_the_stream() -> None:
+@pytest.mark.parametrize("blobs", [{}, {"late": "here"}], ids=["fails", "succeeds"])
+def test_a_large_item_whose_fetch_was_given_up_is_found_again_however_the_fetch_ended(blobs: dict[str, str]) -> None:
     class Slow(Withdrawals):
         def __init__(self, begun: Callable[[], object]) -> None:
             super().__init__(blobs)
@@ -161,10 +162,9 @@ def test_a_fetch_that_fails_when_nobody_waits_for_it_any_more_does_not_end_the_s
         await begun.wait()
         given_up.cancel()
         session.gate.set()
-        await asyncio.to_thread(blobs.update, late="here")  # by the one thread, so after the fetch has failed
+        await asyncio.to_thread(blobs.update, late="here")  # by the one thread, so after the fetch has ended
         return await anext(received), given_up.cancelled(), session.ids
 
-    blobs: dict[str, str] = {}
     assert asyncio.run(asyncio.wait_for(read(), WAIT_S)) == ("here", True, [])
 
 

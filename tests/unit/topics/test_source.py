@@ -1,0 +1,95 @@
+"""What a source that did not run for a while does with what it wakes up to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from easyremote.settings import Settings
+from easyremote.topics.doneset import Place
+from easyremote.topics.events import Batch, SourceEvent
+from easyremote.topics.profiles import CALLS
+from easyremote.topics.source import BatchSource
+from scripted import TOPIC, Record, ScriptedConsumer, Step, comes, fails, given, lost, wakes
+
+
+class Receiver:
+    """Notes where each batch that it is given begins and ends, and how often the group had been asked before each."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, standing: Callable[[], dict[int, Place]] | None) -> None:
+        self.got: list[int] = []
+        self.ends: list[int] = []
+        self.asked_before: list[int] = []
+        self.client = ScriptedConsumer()
+        self.client.replace(monkeypatch)
+        self._source: BatchSource[Any] = BatchSource(
+            Settings(kafka="none:1"), TOPIC, "nodes", CALLS, lambda *_: None, self._take, standing=standing
+        )
+
+    def _take(self, event: SourceEvent[None]) -> None:
+        if isinstance(event, Batch):
+            self.got.append(event.first_offset)
+            self.ends.append(event.next_offset)
+            self.asked_before.append(len(self.client.asked))
+            self._source.finished()
+
+    def after(self, *steps: Step) -> list[int]:
+        self.client.play(self._source, [given, *steps])
+        return self.got
+
+
+@pytest.fixture
+def receiver(monkeypatch: pytest.MonkeyPatch) -> Receiver:
+    """One that answers for what it is given, and has been given nothing."""
+    return Receiver(monkeypatch, dict)
+
+
+def test_who_has_read_nothing_and_was_given_up_begins_nothing_of_what_it_wakes_up_to(receiver: Receiver) -> None:
+    assert receiver.after(wakes(Record(7), is_member=False), lost) == []
+    assert receiver.client.asked == [{0: Place(7)}]
+
+
+def test_who_has_read_nothing_and_is_still_a_member_begins_it_after_it_has_asked(receiver: Receiver) -> None:
+    assert receiver.after(wakes(Record(7), is_member=True), comes(Record(8))) == [7, 8]
+    assert (receiver.client.asked, receiver.asked_before) == ([{0: Place(7)}], [1, 1])
+
+
+def test_who_wakes_up_to_nothing_asks_with_what_comes_first(receiver: Receiver) -> None:
+    assert receiver.after(wakes(None, is_member=False), comes(Record(7)), lost) == []
+    assert receiver.client.asked == [{0: Place(7)}]
+
+
+def test_records_of_a_new_assignment_are_kept_and_those_of_the_one_before_are_not(receiver: Receiver) -> None:
+    def given_anew_with_a_record(client: ScriptedConsumer) -> Record:
+        lost(client)
+        given(client)
+        client.is_member = False  # the group cannot be asked just now
+        return Record(9)
+
+    def comes_when_it_can(client: ScriptedConsumer) -> Record:
+        client.is_member = True
+        return Record(10)
+
+    assert receiver.after(wakes(Record(7), is_member=False), given_anew_with_a_record, comes_when_it_can) == [9]
+    assert receiver.ends == [11]
+    assert receiver.client.asked == [{0: Place(7)}, {0: Place(9)}, {0: Place(9)}]
+
+
+def test_an_error_that_ends_the_source_is_not_waited_out(receiver: Receiver) -> None:
+    assert receiver.after(wakes(None, is_member=True), fails, comes(Record(7))) == []
+    assert receiver.client.asked == []
+
+
+def test_where_the_receiver_stands_is_asked_with_and_not_what_has_just_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    receiver = Receiver(monkeypatch, lambda: {0: Place(3, "done")})
+    assert receiver.after(wakes(Record(7), is_member=True)) == [7]
+    assert receiver.client.asked == [{0: Place(3, "done")}]
+
+
+def test_what_a_receiver_without_an_account_works_on_is_not_committed_when_it_wakes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    receiver = Receiver(monkeypatch, None)
+    assert receiver.after(comes(Record(3)), wakes(Record(7), is_member=True)) == [3, 7]
+    assert receiver.client.asked == []
