@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import msgspec
 import pytest
 from easyremote import BaseAIModel
+from easyremote.errors import BlobStoreError
 from easyremote.inference.execution import Executor, Job, Outcome
 from easyremote.inference.functions import Function
 from easyremote.inference.node import AINodeManager
@@ -72,6 +73,7 @@ class Bench:
         self.outcomes: queue.SimpleQueue[tuple[str, Outcome]] = queue.SimpleQueue()
         self.lengths = Lengths()
         functions = [Function(one.__name__, one) for one in (echo, repeat, echo_async)]
+        functions.append(Function("repeat_again", repeat, retry_on=(BlobStoreError,)))
         node = AINodeManager("general", [self.lengths], functions)
         self.executor = Executor(
             self.settings,
@@ -132,14 +134,16 @@ def test_a_model_computes_a_large_argument(bench: Bench) -> None:
     assert bench.lengths.asked == [5]  # the other one would have had to be fetched where calls come in
 
 
-def test_a_result_that_the_store_does_not_take_is_an_error_and_not_run_again(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("function", "again"), [("repeat", False), ("repeat_again", True)])
+def test_a_result_that_the_store_does_not_take_is_an_error_and_run_again_only_if_the_function_says_so(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, function: str, again: bool
 ) -> None:
     def full(self: DirectoryStore, key: str, content: bytes) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(DirectoryStore, "put", full)
-    outcome = bench.run("repeat", "x" * 900)[1]
+    outcome = bench.run(function, "x" * 900)[1]
     error = decode_reply(outcome.reply).error
     assert not isinstance(error, msgspec.UnsetType)
-    assert (error.type, "No space left" in error.message, outcome.retriable) == ("BlobStoreError", True, False)
+    assert (error.type, "No space left" in error.message) == ("BlobStoreError", True)
+    assert (error.retriable, outcome.retriable) == (again, again)
