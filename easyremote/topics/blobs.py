@@ -27,6 +27,15 @@ _UNFINISHED = ".part"
 _FILE_URL = "file://"
 _OBJECTS = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "oss", "memory"})
 """Protocols whose objects appear whole or not at all; others are file systems, where a blob is written and renamed."""
+_S3 = frozenset({"s3", "s3a"})
+_S3_CONNECT_S = 1.0
+_S3_SILENT_S = 2.0
+"""Until the first byte of an answer, and between two: however large a blob is, it may take longer as a whole."""
+_S3_TRIES = 2
+"""The second, up to 1 s later, is for a server that is busy and a packet that is lost."""
+_S3_PUT_S = 5.0
+_S3_SLOWEST_BYTES_S = 131_072
+"""A put that takes longer than both allow is given up: nothing else ends the wait for a server to say "continue"."""
 
 
 class BlobStore(Protocol):
@@ -164,24 +173,29 @@ class FsspecStore:
 
     def __init__(self, url: str, folder: str) -> None:
         self.place = re.sub(r"//[^/@]*@", "//", f"{url.rstrip('/')}/{folder}")
+        protocol = url.partition("://")[0]
         try:
             fsspec: Any = importlib.import_module("fsspec.core")  # Any: its types leave everything open
             # Listings must be asked for each time: other processes put and remove.
-            self._files, path = fsspec.url_to_fs(url, use_listings_cache=False)
+            options = {"config_kwargs": _s3_config()} if protocol in _S3 else {}
+            self._files, path = fsspec.url_to_fs(url, use_listings_cache=False, **options)
         except (ImportError, ValueError, TypeError, OSError) as error:
             raise ConfigError(
                 f"EASYREMOTE_BLOBS={self.place} cannot be opened: {error}; pip install 'easyremote-kafka[blobs]' "
                 "brings fsspec and S3"
             ) from error
+        self._is_s3 = protocol in _S3
+        if self._is_s3:
+            self._files.retries = 1  # by s3fs, of all that boto has tried
         self._root = f"{path.rstrip('/')}/{folder}"
-        self._has_objects = url.partition("://")[0] in _OBJECTS
+        self._has_objects = protocol in _OBJECTS
 
     def put(self, key: str, content: bytes) -> None:
         """Write an object, or a file beside and rename it; what the URL names must be there."""
         path = self._path(key)
         with _os_errors():
             if self._has_objects:
-                self._files.pipe_file(path, content)
+                self._pipe(path, content)
                 return
             for folder in (self._root, path.rpartition("/")[0]):
                 with suppress(FileExistsError):
@@ -194,6 +208,17 @@ class FsspecStore:
                 with suppress(Exception):  # what went wrong first is told
                     self._files.rm_file(unfinished)
                 raise
+
+    def _pipe(self, path: str, content: bytes) -> None:
+        if not self._is_s3:
+            self._files.pipe_file(path, content)
+            return
+        asyn: Any = importlib.import_module("fsspec.asyn")  # Any: as above
+        most_s = _S3_PUT_S + len(content) / _S3_SLOWEST_BYTES_S
+        try:
+            asyn.sync(self._files.loop, self._files._pipe_file, path, content, timeout=most_s)  # noqa: SLF001  # fsspec's own way
+        except TimeoutError as error:
+            raise OSError(f"it did not take {len(content)} bytes within {most_s:.0f} s") from error
 
     def get(self, key: str, most_bytes: int) -> bytes:
         """Read an object."""
@@ -236,6 +261,14 @@ class FsspecStore:
                 return bool(self._files.modified(path).timestamp() < before_s)
         except FileNotFoundError:
             return False
+
+
+def _s3_config() -> dict[str, Any]:  # Any: boto's own options
+    return {
+        "connect_timeout": _S3_CONNECT_S,
+        "read_timeout": _S3_SILENT_S,
+        "retries": {"total_max_attempts": _S3_TRIES},
+    }
 
 
 @contextmanager

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import queue
+import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import s3fs
@@ -23,6 +25,7 @@ from workers import running, tail
 
 pytestmark = pytest.mark.broker
 SOON = CallOptions(timeout_s=30)
+WAIT_S = 60
 LARGE = "a picture " * 300_000
 SECRET = b'"' + b"for nobody " * 30_000 + b'"'
 
@@ -38,7 +41,6 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[ThreadedMotoServer]:
         "AWS_ACCESS_KEY_ID": "a-key",
         "AWS_SECRET_ACCESS_KEY": "a-secret",
         "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_MAX_ATTEMPTS": "1",  # or a store that is down is tried for ten seconds
     }.items():
         monkeypatch.setenv(name, value)
     s3fs.S3FileSystem.clear_instance_cache()
@@ -105,6 +107,27 @@ def test_s3_that_cannot_be_reached_is_told_with_its_place_and_an_argument_is_tri
         desk.put(SECRET, "result of echo")
     with pytest.raises(OSError, match="connect"):
         list(open_store(on_s3).expired(time.time()))
+
+
+def test_s3_that_takes_requests_and_never_answers_is_told_too(on_s3: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        host, port = silent.getsockname()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        s3fs.S3FileSystem.clear_instance_cache()
+        desk = ClaimDesk(on_s3)
+        told: queue.SimpleQueue[Exception] = queue.SimpleQueue()
+
+        def ask(what: Callable[[], object]) -> None:
+            try:
+                what()
+            except BlobStoreError as error:
+                told.put(error)
+
+        key = hashlib.sha256(SECRET).hexdigest()
+        for what in (lambda: desk.put(SECRET, "result of echo"), lambda: desk.redeem(_claiming(key))):
+            threading.Thread(target=ask, args=(what,), daemon=True).start()
+        both = sorted([told.get(timeout=WAIT_S), told.get(timeout=WAIT_S)], key=str)
+    assert [type(one) for one in both] == [ClaimUnavailable, BlobStoreError]
 
 
 def _claiming(sha256: str) -> Call:

@@ -8,6 +8,7 @@ import threading
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from easyremote.errors import ConfigError
 from easyremote.settings import Settings
 from easyremote.topics.blobs import BlobStore, DirectoryStore, FsspecStore, open_store
 from fsspec.implementations.memory import MemoryFileSystem
+from s3fs import S3FileSystem
 
 CONTENT = b'"' + bytes(range(32, 33)) * 10_000 + b'"'
 KEY = hashlib.sha256(CONTENT).hexdigest()
@@ -165,6 +167,30 @@ def test_what_the_url_names_is_not_made_by_mistake(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         FsspecStore(f"local://{tmp_path}/misspelt", "calls").put(KEY, CONTENT)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_s3_that_is_busy_is_asked_twice_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Busy(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_error(503)
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Into the test's own list."""
+
+    asked: list[str] = []
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Busy)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    for name, value in {"ACCESS_KEY_ID": "a-key", "SECRET_ACCESS_KEY": "a-secret", "DEFAULT_REGION": "r"}.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+    S3FileSystem.clear_instance_cache()
+    with pytest.raises(OSError, match="Service Unavailable"):
+        FsspecStore(f"s3://bucket/{uuid.uuid4().hex}", "calls").get(KEY, 10)
+    S3FileSystem.clear_instance_cache()
+    server.shutdown()
+    server.server_close()
+    assert len(asked) == 2
 
 
 def test_a_store_that_cannot_be_opened_says_what_to_install_and_hides_a_password() -> None:
