@@ -167,6 +167,10 @@ class Executor:
         """
         self._runner.cancel(job)
 
+    def refuse(self, job: Job, outcome: Outcome) -> None:
+        """End a job that is not to be run with an outcome, unless it has ended: it may be withdrawn meanwhile."""
+        self._runner.refuse(job, outcome)
+
     @property
     def hung(self) -> int:
         """How many threads are past the limit of what they run and have not come back."""

@@ -104,10 +104,10 @@ class FailedCalls:
         )
 
     def outcome(self, job: Job, error: EasyRemoteError) -> Outcome:
-        """Return how a call ends that is not run because of an error."""
+        """Return how a call ends that is not run because of an error: as a dead letter, and answered."""
         call, node_id = job.call, self._settings.node_id
         reply = error_reply(error, call_id=call.id, function=call.function, node_id=node_id, attempts=call.attempt)
-        return Outcome(encode_reply(reply), error)
+        return Outcome(encode_reply(reply), error, poison=True)
 
     def pass_on(self, job: Job, on_delivery: Delivered) -> None:
         """Send a call that is not for this node back to the router, which finds the one that it is for.

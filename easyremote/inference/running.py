@@ -110,6 +110,11 @@ class Runner:
             outcome = self._replies.failure(job, error)
             self._answer(job, replace(outcome, poison=poison and not outcome.retriable))
 
+    def refuse(self, job: Job, outcome: Outcome) -> None:
+        """Tell the outcome of a job that is not to be run, made elsewhere, unless one is told."""
+        if self._ends(job):
+            self._answer(job, outcome)
+
     def expire(self, job: Job) -> None:
         """Tell that a job's deadline passed before it ran."""
         late_ms = wall_ms() - (job.call.deadline_ms or 0)

@@ -265,12 +265,8 @@ class NodeService(Service):
             self.executor.cancel(job)
 
     def _refuse(self, job: Job, deaths: int) -> None:
-        if not self.ledger.start(job.partition, job.generation):
-            self._make_room(job)
-            return
-        job.ended = job.begun = True  # nobody withdraws it any more
         error = CrashSuspect(f"{deaths} processes died while this call of {job.call.function} was under way")
-        self._bury(job, self._failed_calls.outcome(job, error))
+        self.executor.refuse(job, self._failed_calls.outcome(job, error))
 
     def _answer(self, job: Job, outcome: Outcome) -> None:
         self._suspects.ended(job)
