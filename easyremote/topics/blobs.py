@@ -177,7 +177,7 @@ class FsspecStore:
         try:
             fsspec: Any = importlib.import_module("fsspec.core")  # Any: its types leave everything open
             # Listings must be asked for each time: other processes put and remove.
-            options = {"config_kwargs": _s3_config()} if protocol in _S3 else {}
+            options = {"config_kwargs": _s3_config(protocol)} if protocol in _S3 else {}
             self._files, path = fsspec.url_to_fs(url, use_listings_cache=False, **options)
         except (ImportError, ValueError, TypeError, OSError) as error:
             raise ConfigError(
@@ -263,12 +263,16 @@ class FsspecStore:
             return False
 
 
-def _s3_config() -> dict[str, Any]:  # Any: boto's own options
+def _s3_config(protocol: str) -> dict[str, Any]:  # Any: boto's own options
+    # What is given to fsspec here replaces what its own configuration says, which may be how the server is spoken to.
+    core: Any = importlib.import_module("fsspec.core")  # Any: as above
+    config: Any = importlib.import_module("fsspec.config")
+    told: dict[str, Any] = config.apply_config(core.get_filesystem_class(protocol), {}).get("config_kwargs", {})
     return {
         "connect_timeout": _S3_CONNECT_S,
         "read_timeout": _S3_SILENT_S,
         "retries": {"total_max_attempts": _S3_TRIES},
-    }
+    } | told
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from easyremote.agents.retention import sweep
 from easyremote.errors import ConfigError
 from easyremote.settings import Settings
 from easyremote.topics.blobs import BlobStore, DirectoryStore, FsspecStore, open_store
+from fsspec.config import conf
 from fsspec.implementations.memory import MemoryFileSystem
 from s3fs import S3FileSystem
 
@@ -169,7 +170,10 @@ def test_what_the_url_names_is_not_made_by_mistake(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_s3_that_is_busy_is_asked_twice_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("told", "times"), [({}, 2), ({"retries": {"total_max_attempts": 1}}, 1)])
+def test_s3_that_is_busy_is_asked_twice_and_no_more_unless_fsspecs_configuration_says_so(
+    monkeypatch: pytest.MonkeyPatch, told: dict[str, Any], times: int
+) -> None:
     class Busy(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             asked.append(self.path)
@@ -184,13 +188,14 @@ def test_s3_that_is_busy_is_asked_twice_and_no_more(monkeypatch: pytest.MonkeyPa
     for name, value in {"ACCESS_KEY_ID": "a-key", "SECRET_ACCESS_KEY": "a-secret", "DEFAULT_REGION": "r"}.items():
         monkeypatch.setenv(f"AWS_{name}", value)
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setitem(conf, "s3", {"config_kwargs": told})
     S3FileSystem.clear_instance_cache()
     with pytest.raises(OSError, match="Service Unavailable"):
         FsspecStore(f"s3://bucket/{uuid.uuid4().hex}", "calls").get(KEY, 10)
     S3FileSystem.clear_instance_cache()
     server.shutdown()
     server.server_close()
-    assert len(asked) == 2
+    assert len(asked) == times
 
 
 def test_a_store_that_cannot_be_opened_says_what_to_install_and_hides_a_password() -> None:
