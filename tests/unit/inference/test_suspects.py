@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
 import pytest
+from easyremote.inference import suspects as module
 from easyremote.inference.jobs import Job
 from easyremote.inference.suspects import Suspects
 from easyremote.settings import Settings
@@ -62,6 +63,20 @@ def test_after_two_deaths_a_call_runs_alone_or_is_refused_if_nothing_else_explai
     assert jobs["other"].alone
     node.suspects.ended(jobs["one"])
     assert node.ran == ["one", "other"]
+
+
+def test_the_next_suspect_does_not_wait_for_a_slow_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = [0.0]
+    monkeypatch.setattr(module, "monotonic_s", lambda: now_s[0])
+    node = _Node()
+    node.tell("first", "slow", "next")
+    for name in ("slow", "next"):
+        node.suspects.admit(_job(name))
+    node.suspects.look()
+    assert node.ran == ["slow"]
+    now_s[0] = 11.0
+    node.suspects.look()
+    assert node.ran == ["slow", "next"]
 
 
 def test_one_that_is_withdrawn_while_it_waits_keeps_nobody_waiting() -> None:
