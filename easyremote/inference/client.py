@@ -6,7 +6,6 @@ import asyncio
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, InvalidStateError
-from queue import SimpleQueue
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -113,13 +112,7 @@ class Client:
 
     def reply(self, function: str, /, *args: Any, options: CallOptions = _DEFAULT, **kwargs: Any) -> Reply:
         """Call a function and return the whole reply: who answered, which model, how long each part took."""
-        # It wakes this thread sooner than a future, whose condition is a dozen steps of Python on both sides.
-        ended: SimpleQueue[Reply | EasyRemoteError] = SimpleQueue()
-        self._session.submit(function, args, kwargs, options, ended.put)
-        outcome = ended.get()
-        if isinstance(outcome, EasyRemoteError):
-            raise outcome
-        return outcome
+        return self._session.reply(function, args, kwargs, options)
 
     def stream(self, function: str, /, *args: Any, options: CallOptions = _DEFAULT, **kwargs: Any) -> Items:
         """Call a generator function and return its items, as they are made.

@@ -12,6 +12,7 @@ import structlog
 from easyremote.clock import monotonic_s, wall_ms
 from easyremote.errors import CallError, CallTimeout, NotOfferedHere
 from easyremote.inference.batcher import Batcher
+from easyremote.inference.inline import Inline
 from easyremote.inference.jobs import Job, Outcome
 from easyremote.inference.lanes import Hand, Lane
 from easyremote.inference.models.base import BaseAIModel
@@ -82,6 +83,7 @@ class Executor:
         self._functions = self._single("functions", _FUNCTION_THREADS)
         self._streams = self._single("streams", _STREAM_THREADS)
         self._quick = Lane("quick functions", Fifo(_QUICK_BATCH), self._runner.run_each, failed)
+        self._inline: Inline | None = None
         self._models: dict[str, tuple[Lane, Ranked]] = {}
         self._leaving: list[Lane] = []
         for model in node.models:
@@ -90,10 +92,21 @@ class Executor:
         self._watch = threading.Thread(target=self._look_for_stalls, name="call limits", daemon=True)
         self._watch.start()
 
-    def start(self, loop: asyncio.AbstractEventLoop, cancelled: Container[str] = frozenset()) -> None:
-        """Say on which event loop coroutine functions run, and which calls were withdrawn before they came."""
+    def start(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        cancelled: Container[str] = frozenset(),
+        relieve: Callable[[], None] | None = None,
+    ) -> None:
+        """Say on which event loop coroutine functions run, and which calls were withdrawn before they came.
+
+        With `relieve`, which has another thread take the place of the one that brings jobs, a quick function is run
+        on that thread where the job says so.
+        """
         self._runner.loop = loop
         self._runner.cancelled = cancelled
+        if relieve is not None:
+            self._inline = Inline(self._quick, self._runner.run_each, relieve)
 
     def add_model(self, model: BaseAIModel) -> None:
         """Give a model that is to be offered a lane of its own, or its bounds to the lane that its name has.
@@ -149,8 +162,13 @@ class Executor:
             lane = None if known is None else known[0]
         elif function.is_stream and not function.is_async:
             lane = self._streams
+        elif not self._node.stats.is_quick(function.name, _QUICK_MS):
+            lane = self._functions
+        elif job.here and self._inline is not None and self._quick.is_idle:
+            self._inline.run(job)
+            return
         else:
-            lane = self._quick if self._node.stats.is_quick(function.name, _QUICK_MS) else self._functions
+            lane = self._quick
         self._put_on(lane, job)
 
     def _put_on(self, lane: Lane | None, job: Job) -> None:
@@ -223,6 +241,8 @@ class Executor:
         watches = StallWatch(self._limit_s)
         while not self._closing.wait(_LOOK_S):
             now_s = monotonic_s()
+            if self._inline is not None:
+                self._inline.look()
             lanes = self._lanes()
             by_hand = {hand: lane for lane in lanes for hand in lane.hands}
             for hand, doing in watches.stalled(by_hand, now_s):

@@ -22,7 +22,7 @@ log = structlog.get_logger(__name__)
 class Hand:
     """What one thread of a lane has in hand."""
 
-    __slots__ = ("batch", "doing", "given_up", "holds", "steps", "thread")
+    __slots__ = ("batch", "doing", "given_up", "holds", "is_guest", "steps", "thread")
 
     def __init__(self) -> None:
         self.batch: Sequence[Job] = ()
@@ -31,6 +31,8 @@ class Hand:
         """What of it runs now: one job, or several together; None while it waits for others."""
         self.holds = False
         """Whether what it took is not done yet, as the queue knows."""
+        self.is_guest = False
+        """Whether its thread is none of the lane's own."""
         self.steps = 0
         """Counts the steps of what it does, so that slow progress is told from none."""
         self.given_up = False
@@ -91,6 +93,11 @@ class Lane:
             self._hung = [one for one in self._hung if one.thread is not None and one.thread.is_alive()]
             return len(self._hung)
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing waits and nothing runs."""
+        return self._queue.is_empty and not any(hand.batch for hand in self._hands)
+
     def grow(self, threads: int) -> None:
         """Have so many threads at least."""
         for _ in range(threads - len(self.hands)):
@@ -102,7 +109,20 @@ class Lane:
             self._hands.remove(hand)
             self._hung.append(hand)
         self._let_go(hand)
-        self._start()
+        if not hand.is_guest:
+            self._start()
+
+    def adopt(self, hand: Hand) -> None:
+        """Count a thread of somebody else's among the lane's, until it is dismissed or given up."""
+        hand.is_guest = True
+        with self._lock:
+            self._hands.append(hand)
+
+    def dismiss(self, hand: Hand) -> None:
+        """Forget a thread of somebody else's: what it did has ended."""
+        with self._lock:
+            if hand in self._hands:
+                self._hands.remove(hand)
 
     def close(self, timeout_s: float) -> bool:
         """Finish what is queued and end the threads; say whether they ended in time. Hung ones are not waited for."""

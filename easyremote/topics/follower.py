@@ -57,6 +57,8 @@ class Follower:
         often one comes.
     partitions : sequence of int, optional
         Which ones; all if unset.
+    awaited : callable, optional
+        `() -> bool`: whether anybody waits for records. With it a thread that waits may read itself, by `read_until`.
 
     Raises
     ------
@@ -76,8 +78,16 @@ class Follower:
         partitions: Sequence[int] | None = None,
         back: int = 0,
         gather: bool = False,
+        awaited: Callable[[], bool] = lambda: True,
     ) -> None:
         self.topic = topic
+        self._awaited = awaited
+        self._reading = threading.Lock()
+        self._lent = False
+        """Whether a thread that waits has read itself."""
+        self._aside = False
+        """Whether the follower's own thread stands aside, until it is woken."""
+        self._woken = threading.Event()
         self._receive = receive
         self._stopping = threading.Event()
         self._caught_up = threading.Event()
@@ -120,9 +130,30 @@ class Follower:
         """Wait until all that stood in the partitions at the start has been received; say whether it was."""
         return self._caught_up.wait(timeout_s)
 
+    def read_until(self, done: Callable[[], bool]) -> None:
+        """Read on the caller's thread until it is done, which saves waking it; return at once if another one reads.
+
+        From then on the follower's own thread stands aside while nobody else waits.
+        """
+        self._lent = True
+        if not self._reading.acquire(blocking=False):
+            return
+        try:
+            while not done() and not self._stopping.is_set():
+                self._read(_POLL_S)
+        finally:
+            self._reading.release()
+            self.wake()
+
+    def wake(self) -> None:
+        """Have the follower's own thread read if it stands aside, and somebody waits while nobody reads."""
+        if self._aside and self._awaited() and not self._reading.locked():
+            self._woken.set()
+
     def close(self) -> None:
         """Stop reading; after this the receiver is not called any more."""
         self._stopping.set()
+        self._woken.set()
         if threading.current_thread() is not self._thread:
             self._thread.join()
 
@@ -160,19 +191,40 @@ class Follower:
     def _run(self) -> None:
         try:
             while not self._stopping.is_set():
-                first = self._consumer.poll(_POLL_S)
-                messages = [] if first is None else [first, *self._consumer.consume(1_000, 0)]
-                good = [message for message in messages if self._is_record(message)]
-                if good:
-                    self._receive(good)
-                if not self._behind:
-                    self._caught_up.set()
+                if self._lent:
+                    self._stand_aside()
+                if self._reading.acquire(blocking=False):
+                    try:
+                        # What is for others is thrown away now and then, before it piles up.
+                        self._read(_POLL_S if self._awaited() else 0.0)
+                    finally:
+                        self._reading.release()
                 if self._gather and len(self._at_end) == len(self.starts):
                     self._rest()
-        except Exception:  # the end of the thread: it must not go unheard
-            log.exception("follower failed", topic=self.topic)
         finally:
-            self._consumer.close()
+            with self._reading:
+                self._consumer.close()
+
+    def _stand_aside(self) -> None:
+        self._woken.clear()
+        self._aside = True
+        # Said before it is asked, as `wake` asks after somebody waits: one of the two sees the other.
+        if self._reading.locked() or not self._awaited():
+            self._woken.wait(_POLL_S)
+        self._aside = False
+
+    def _read(self, patience_s: float) -> None:
+        try:
+            first = self._consumer.poll(patience_s)
+            messages = [] if first is None else [first, *self._consumer.consume(1_000, 0)]
+            good = [message for message in messages if self._is_record(message)]
+            if good:
+                self._receive(good)
+            if not self._behind:
+                self._caught_up.set()
+        except Exception:  # the end of all reading: it must not go unheard
+            log.exception("follower failed", topic=self.topic)
+            self._stopping.set()
 
     def _rest(self) -> None:
         # A reader that waits at the broker is looked at with each record that is written, which costs each call there.

@@ -114,3 +114,78 @@ def test_a_record_that_is_no_text_is_left_out_and_those_after_it_are_read(settin
         assert came.get(timeout=SOON_S) == Cancellation("good")
     finally:
         follower.close()
+
+
+class _Waiter:
+    """Somebody who waits for one record at a time, and knows on which thread each came."""
+
+    def __init__(self) -> None:
+        self.waits = False
+        self.came: queue.SimpleQueue[tuple[bytes | None, int]] = queue.SimpleQueue()
+
+    def receive(self, messages: Sequence[Message]) -> None:
+        for message in messages:
+            self.waits = False
+            self.came.put((message.value(), threading.get_ident()))
+
+
+@contextmanager
+def _lent(settings: Settings, topic: str) -> Iterator[tuple[Follower, _Waiter, Producer]]:
+    """A follower from which a thread that waits has read itself."""
+    waiter = _Waiter()
+    producer = Producer({"bootstrap.servers": settings.bootstrap_servers(), "linger.ms": 0})
+    follower = Follower(settings, topic, waiter.receive, start="end", awaited=lambda: waiter.waits)
+    try:
+        here = 0
+        deadline = time.monotonic() + SOON_S
+        while here != threading.get_ident() and time.monotonic() < deadline:
+            waiter.waits = True
+            producer.produce(topic, b"own", key="a")
+            producer.flush(10)
+            follower.read_until(lambda: not waiter.came.empty())
+            _, here = waiter.came.get(timeout=SOON_S)
+        assert here == threading.get_ident()
+        yield follower, waiter, producer
+    finally:
+        follower.close()
+
+
+def test_who_waits_reads_on_its_own_thread(settings: Settings, nodes: str) -> None:
+    with _lent(settings, nodes):
+        pass  # it has
+
+
+def test_when_who_read_has_its_record_the_followers_thread_reads_for_those_who_wait(
+    settings: Settings, nodes: str
+) -> None:
+    lags_s = []
+    with _lent(settings, nodes) as (follower, waiter, producer):
+        for _ in range(20):
+            waiter.waits = True
+            follower.wake()
+            producer.produce(nodes, b"other's", key="a")
+            producer.flush(10)
+            sent_s = time.monotonic()
+            value, thread = waiter.came.get(timeout=SOON_S)
+            lags_s.append(time.monotonic() - sent_s)
+            assert value == b"other's"
+            assert thread != threading.get_ident()
+    assert median(lags_s) < 0.1, lags_s  # left asleep it looks five times a second
+
+
+def test_while_nobody_waits_what_comes_is_read_all_the_same(settings: Settings, nodes: str) -> None:
+    with _lent(settings, nodes) as (_, waiter, producer):
+        for number in range(5):
+            producer.produce(nodes, b"%d" % number, key="a")
+        producer.flush(10)
+        assert [waiter.came.get(timeout=SOON_S)[0] for _ in range(5)] == [b"%d" % number for number in range(5)]
+
+
+def test_who_reads_itself_ends_when_the_follower_is_closed(settings: Settings, nodes: str) -> None:
+    with _lent(settings, nodes) as (follower, waiter, _):
+        waiter.waits = True
+        reading = threading.Thread(target=follower.read_until, args=(lambda: False,))
+        reading.start()
+        follower.close()
+        reading.join(SOON_S)
+        assert not reading.is_alive()
