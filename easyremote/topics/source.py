@@ -132,9 +132,7 @@ class BatchSource(Service, Generic[T]):
     async def on_start(self) -> None:
         """Start the thread."""
         self._event_loop = asyncio.get_running_loop()
-        self._consumer.subscribe(
-            [self.topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
-        )
+        self._subscribe()
         self._start_reading()
 
     async def on_stop(self) -> None:
@@ -168,6 +166,11 @@ class BatchSource(Service, Generic[T]):
         return [
             TopicPartition(self.topic, partition, place.offset, place.metadata) for partition, place in places.items()
         ]
+
+    def _subscribe(self) -> None:
+        self._consumer.subscribe(
+            [self.topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+        )
 
     def _start_reading(self) -> None:
         self._thread = threading.Thread(target=self._run, name=f"source {self.topic}", daemon=True)
