@@ -28,6 +28,8 @@ GATHER_S = 0.1
 _POLL_S = 0.2
 _METADATA_S = 10.0
 _RETRY_S = 0.05
+_MADE_S = 2.0
+"""For a topic that was just made: the broker that is asked may hear of it later than who made it."""
 _NOT_YET = (
     KafkaError.NOT_LEADER_FOR_PARTITION,
     KafkaError.LEADER_NOT_AVAILABLE,
@@ -158,18 +160,26 @@ class Follower:
             self._thread.join()
 
     def _places(self, start: str, partitions: Sequence[int] | None, back: int) -> dict[int, int]:
-        known = self._consumer.list_topics(self.topic, timeout=_METADATA_S).topics[self.topic]
-        if known.error is not None or not known.partitions:
-            self._consumer.close()
-            raise TopicError(
-                f"topic {self.topic} does not exist: start a worker, which creates the topics ('easyremote up')"
-            )
-        numbers = sorted(known.partitions) if partitions is None else partitions
+        there = self._numbers()
+        numbers = there if partitions is None else partitions
         marks = {number: self._watermarks(number) for number in numbers}
         if start == "end":
             return {number: max(low, high - back) for number, (low, high) in marks.items()}
         self._behind = {number: high for number, (low, high) in marks.items() if low < high}
         return dict.fromkeys(numbers, OFFSET_BEGINNING)
+
+    def _numbers(self) -> list[int]:
+        deadline = monotonic_s() + _MADE_S
+        while True:
+            known = self._consumer.list_topics(self.topic, timeout=_METADATA_S).topics[self.topic]
+            if known.error is None and known.partitions:
+                return sorted(known.partitions)
+            if monotonic_s() > deadline:
+                self._consumer.close()
+                raise TopicError(
+                    f"topic {self.topic} does not exist: start a worker, which creates the topics ('easyremote up')"
+                )
+            self._stopping.wait(_RETRY_S)
 
     def _watermarks(self, number: int) -> tuple[int, int]:
         deadline = monotonic_s() + _METADATA_S
@@ -191,12 +201,12 @@ class Follower:
     def _run(self) -> None:
         try:
             while not self._stopping.is_set():
-                if self._lent:
-                    self._stand_aside()
+                patience_s = _POLL_S
+                if self._lent and self._stands_aside():
+                    patience_s = 0.0  # what came for others is thrown away now and then, before it piles up
                 if self._reading.acquire(blocking=False):
                     try:
-                        # What is for others is thrown away now and then, before it piles up.
-                        self._read(_POLL_S if self._awaited() else 0.0)
+                        self._read(patience_s)
                     finally:
                         self._reading.release()
                 if self._gather and len(self._at_end) == len(self.starts):
@@ -205,13 +215,15 @@ class Follower:
             with self._reading:
                 self._consumer.close()
 
-    def _stand_aside(self) -> None:
+    def _stands_aside(self) -> bool:
+        """Wait while nobody needs this thread to read, but not long; say whether nobody does even now."""
         self._woken.clear()
         self._aside = True
         # Said before it is asked, as `wake` asks after somebody waits: one of the two sees the other.
         if self._reading.locked() or not self._awaited():
             self._woken.wait(_POLL_S)
         self._aside = False
+        return not self._awaited()
 
     def _read(self, patience_s: float) -> None:
         try:

@@ -11,6 +11,7 @@ from statistics import median
 
 import pytest
 from confluent_kafka import Message, Producer
+from easyremote.errors import TopicError
 from easyremote.settings import Settings
 from easyremote.topics.admin import TopicAdmin
 from easyremote.topics.catalog import CANCELLATIONS, declarations
@@ -189,3 +190,31 @@ def test_who_reads_itself_ends_when_the_follower_is_closed(settings: Settings, n
         follower.close()
         reading.join(SOON_S)
         assert not reading.is_alive()
+
+
+def test_while_nothing_comes_and_nobody_waits_it_takes_no_time_of_the_cores(settings: Settings, nodes: str) -> None:
+    follower = Follower(settings, nodes, lambda _: None, start="end", awaited=lambda: False)
+    try:
+        began_s = time.process_time()
+        threading.Event().wait(1.0)
+        assert time.process_time() - began_s < 0.5
+        with _lent(settings, nodes):
+            began_s = time.process_time()
+            threading.Event().wait(1.0)
+            assert time.process_time() - began_s < 0.5
+    finally:
+        follower.close()
+
+
+def test_a_topic_of_which_the_broker_has_not_heard_yet_is_waited_for_and_one_that_never_comes_is_named(
+    settings: Settings,
+) -> None:
+    topic = settings.namespace + "nodes"
+    with pytest.raises(TopicError, match=f"{topic} does not exist"):
+        Follower(settings, topic, lambda _: None, start="end")
+    making = threading.Timer(0.5, TopicAdmin(settings).ensure, [declarations()])
+    making.start()
+    try:
+        Follower(settings, topic, lambda _: None, start="end").close()
+    finally:
+        making.join()
