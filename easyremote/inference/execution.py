@@ -12,7 +12,6 @@ import structlog
 from easyremote.clock import monotonic_s, wall_ms
 from easyremote.errors import CallError, CallTimeout, NotOfferedHere
 from easyremote.inference.batcher import Batcher
-from easyremote.inference.inline import Inline
 from easyremote.inference.jobs import Job, Outcome
 from easyremote.inference.lanes import Hand, Lane
 from easyremote.inference.models.base import BaseAIModel
@@ -38,6 +37,8 @@ _STREAM_THREADS = 8
 _QUICK_BATCH = 64
 _QUICK_MS = 0.5
 """Waking a thread costs about as much as such a function, so one thread takes all that wait."""
+_HOLDS_UP_S = 0.1
+"""After that time at one call that thread holds the others up, and another one takes them."""
 _ANY_BYTES = 1 << 62
 _PASSES_END_S = 30.0
 """For the passes of a version that is replaced by one which may have fewer at once."""
@@ -83,7 +84,6 @@ class Executor:
         self._functions = self._single("functions", _FUNCTION_THREADS)
         self._streams = self._single("streams", _STREAM_THREADS)
         self._quick = Lane("quick functions", Fifo(_QUICK_BATCH), self._runner.run_each, failed)
-        self._inline: Inline | None = None
         self._models: dict[str, tuple[Lane, Ranked]] = {}
         self._leaving: list[Lane] = []
         for model in node.models:
@@ -92,21 +92,10 @@ class Executor:
         self._watch = threading.Thread(target=self._look_for_stalls, name="call limits", daemon=True)
         self._watch.start()
 
-    def start(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        cancelled: Container[str] = frozenset(),
-        relieve: Callable[[], None] | None = None,
-    ) -> None:
-        """Say on which event loop coroutine functions run, and which calls were withdrawn before they came.
-
-        With `relieve`, which has another thread take the place of the one that brings jobs, a quick function is run
-        on that thread where the job says so.
-        """
+    def start(self, loop: asyncio.AbstractEventLoop, cancelled: Container[str] = frozenset()) -> None:
+        """Say on which event loop coroutine functions run, and which calls were withdrawn before they came."""
         self._runner.loop = loop
         self._runner.cancelled = cancelled
-        if relieve is not None:
-            self._inline = Inline(self._quick, self._runner.run_each, relieve)
 
     def add_model(self, model: BaseAIModel) -> None:
         """Give a model that is to be offered a lane of its own, or its bounds to the lane that its name has.
@@ -162,13 +151,8 @@ class Executor:
             lane = None if known is None else known[0]
         elif function.is_stream and not function.is_async:
             lane = self._streams
-        elif not self._node.stats.is_quick(function.name, _QUICK_MS):
-            lane = self._functions
-        elif job.here and self._inline is not None and self._quick.is_idle:
-            self._inline.run(job)
-            return
         else:
-            lane = self._quick
+            lane = self._quick if self._node.stats.is_quick(function.name, _QUICK_MS) else self._functions
         self._put_on(lane, job)
 
     def _put_on(self, lane: Lane | None, job: Job) -> None:
@@ -239,19 +223,31 @@ class Executor:
 
     def _look_for_stalls(self) -> None:
         watches = StallWatch(self._limit_s)
+        holding_up = StallWatch(lambda _job: _HOLDS_UP_S)
         while not self._closing.wait(_LOOK_S):
             now_s = monotonic_s()
-            if self._inline is not None:
-                self._inline.look()
             lanes = self._lanes()
             by_hand = {hand: lane for lane in lanes for hand in lane.hands}
             for hand, doing in watches.stalled(by_hand, now_s):
                 self._give_up(by_hand[hand], hand, doing)
+            for hand, doing in holding_up.stalled((one for one in self._quick.hands if not one.given_up), now_s):
+                self._set_aside(hand, doing)
             for job, since_s in list(self._runner.on_loop.items()):
                 limit_s = self._limit_s(job)
                 if limit_s is not None and now_s - max(since_s, job.progress_s) > limit_s:
                     self._tell_timeout(job)
                     self._runner.stop(job)
+
+    def _set_aside(self, hand: Hand, doing: Job | Sequence[Job]) -> None:
+        with self._runner.lock:
+            if hand.doing is not doing or hand.given_up:
+                return  # it has come back just now
+            hand.given_up = True
+            waiting = [job for job in hand.batch if not (job.begun or job.ended)]
+            hand.batch = jobs_of(doing)
+        self._quick.set_aside(hand)
+        for job in waiting:
+            self._put_on(self._functions, job)
 
     def _give_up(self, lane: Lane, hand: Hand, doing: Job | Sequence[Job]) -> None:
         with self._runner.lock:

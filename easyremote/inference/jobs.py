@@ -29,8 +29,6 @@ class Job:
     """Whether its outcome is told; what comes after that is too late."""
     alone: bool = False
     """Whether it must not run together with others: together they hung, or one of them ended the process."""
-    here: bool = False
-    """Whether the thread that read it has nothing else in hand, and may run it at once."""
     slot: int | None = None
     """Where it is noted as begun."""
     argument: Any = None  # Any: as the model's function takes it, where its queue had to look at it

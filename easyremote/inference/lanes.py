@@ -22,7 +22,7 @@ log = structlog.get_logger(__name__)
 class Hand:
     """What one thread of a lane has in hand."""
 
-    __slots__ = ("batch", "doing", "given_up", "holds", "is_guest", "steps", "thread")
+    __slots__ = ("batch", "doing", "given_up", "holds", "steps", "thread")
 
     def __init__(self) -> None:
         self.batch: Sequence[Job] = ()
@@ -31,12 +31,10 @@ class Hand:
         """What of it runs now: one job, or several together; None while it waits for others."""
         self.holds = False
         """Whether what it took is not done yet, as the queue knows."""
-        self.is_guest = False
-        """Whether its thread is none of the lane's own."""
         self.steps = 0
         """Counts the steps of what it does, so that slow progress is told from none."""
         self.given_up = False
-        """Whether it hangs: it must begin nothing any more."""
+        """Whether it hangs or takes too long for its lane: it must begin nothing any more."""
         self.thread: threading.Thread | None = None
 
 
@@ -77,14 +75,15 @@ class Lane:
         self._lock = threading.Lock()
         self._started = 0
         self._hands: list[Hand] = []
+        self._aside: list[Hand] = []
         self._hung: list[Hand] = []
         self.grow(threads)
 
     @property
     def hands(self) -> list[Hand]:
-        """The hands of the threads that have not been given up."""
+        """The hands of the threads that are not thought to hang, those set aside among them."""
         with self._lock:
-            return list(self._hands)
+            return [*self._hands, *self._aside]
 
     @property
     def hung(self) -> int:
@@ -93,10 +92,13 @@ class Lane:
             self._hung = [one for one in self._hung if one.thread is not None and one.thread.is_alive()]
             return len(self._hung)
 
-    @property
-    def is_idle(self) -> bool:
-        """Whether nothing waits and nothing runs."""
-        return self._queue.is_empty and not any(hand.batch for hand in self._hands)
+    def set_aside(self, hand: Hand) -> None:
+        """Put another thread in the place of one that takes long; it ends after what it does."""
+        with self._lock:
+            self._hands.remove(hand)
+            self._aside.append(hand)
+        self._let_go(hand)
+        self._start()
 
     def grow(self, threads: int) -> None:
         """Have so many threads at least."""
@@ -106,23 +108,12 @@ class Lane:
     def replace(self, hand: Hand) -> None:
         """Put another thread in the place of one that was given up."""
         with self._lock:
-            self._hands.remove(hand)
+            is_replaced = hand in self._aside
+            (self._aside if is_replaced else self._hands).remove(hand)
             self._hung.append(hand)
         self._let_go(hand)
-        if not hand.is_guest:
+        if not is_replaced:
             self._start()
-
-    def adopt(self, hand: Hand) -> None:
-        """Count a thread of somebody else's among the lane's, until it is dismissed or given up."""
-        hand.is_guest = True
-        with self._lock:
-            self._hands.append(hand)
-
-    def dismiss(self, hand: Hand) -> None:
-        """Forget a thread of somebody else's: what it did has ended."""
-        with self._lock:
-            if hand in self._hands:
-                self._hands.remove(hand)
 
     def close(self, timeout_s: float) -> bool:
         """Finish what is queued and end the threads; say whether they ended in time. Hung ones are not waited for."""
@@ -157,6 +148,9 @@ class Lane:
             hand.doing = None
             hand.batch = ()
             self._let_go(hand)
+        with self._lock:
+            if hand in self._aside:
+                self._aside.remove(hand)
 
     def _let_go(self, hand: Hand) -> None:
         # Once: one that was given up may come back.

@@ -23,11 +23,6 @@ class WaitingJobs(Protocol):
         """Add a job; say False if the queue is closed."""
         ...
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether no job waits."""
-        ...
-
     def take(self) -> list[Job] | None:
         """Wait for jobs and return those of the next batch; None when closed and empty."""
         ...
@@ -61,11 +56,6 @@ class Fifo:
             return False
         self._jobs.put(job)
         return True
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether no job waits."""
-        return self._jobs.empty()
 
     def take(self) -> list[Job] | None:
         """Wait for a job; return it and what is behind it."""
@@ -141,11 +131,6 @@ class Ranked:
             )
             self._changed.notify()
         return True
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether no job waits."""
-        return not len(self._batcher)
 
     def take(self) -> list[Job] | None:
         """Wait for jobs and return the batch that is first in rank; tell what is too late."""

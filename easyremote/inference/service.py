@@ -156,7 +156,7 @@ class NodeService(Service):
 
     async def on_start(self) -> None:
         """Load the models off the event loop; calls may wait here meanwhile."""
-        self.executor.start(asyncio.get_running_loop(), self._cancellations, self._source.relieve)
+        self.executor.start(asyncio.get_running_loop(), self._cancellations)
         self._cancellations.listen(self._cancel)
         await asyncio.to_thread(self._suspects.open)
         self.add_future(self._load())
@@ -217,9 +217,7 @@ class NodeService(Service):
                 self._owed += 1
             self._give_slots_back()
             for job in event.content:
-                job.here = len(event.content) == 1 and not event.more
                 self._duplicates.admit(job)
-                job.here = False
         elif isinstance(event, Assigned):
             self.ledger.assign(event.partitions, self._inherited)
             self._changed()

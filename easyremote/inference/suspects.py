@@ -96,7 +96,6 @@ class Suspects:
         if not deaths:
             self._run(job)
             return
-        job.here = False
         with self._lock:
             is_to_blame = self._deaths.is_to_blame(job.call.id)
             if not is_to_blame:

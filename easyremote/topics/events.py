@@ -16,17 +16,13 @@ T = TypeVar("T")
 
 
 class Batch(Struct, Generic[T], frozen=True):
-    """Records of one partition, decoded together; `next_offset` is what to commit when they are done.
-
-    `more` says that a batch of another partition comes right behind it.
-    """
+    """Records of one partition, decoded together; `next_offset` is what to commit when they are done."""
 
     topic: str
     partition: int
     first_offset: int
     next_offset: int
     content: T
-    more: bool = False
 
 
 @dataclass(frozen=True)

@@ -132,18 +132,14 @@ class BatchSource(Service, Generic[T]):
     async def on_start(self) -> None:
         """Start the thread."""
         self._event_loop = asyncio.get_running_loop()
-        self._subscribe()
-        self._start_reading()
+        self._thread = threading.Thread(target=self._run, name=f"source {self.topic}", daemon=True)
+        self._thread.start()
 
     async def on_stop(self) -> None:
         """Let the thread leave the group, which hands its partitions over at once."""
         self._stopping.set()
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join, _HANDOVER_S * 2)
-
-    def relieve(self) -> None:
-        """Have another thread read: the one that does is held up by its receiver, and reads no more when it is back."""
-        self._start_reading()
 
     async def joined(self) -> None:
         """Wait until the group has given this member its first partitions."""
@@ -167,34 +163,24 @@ class BatchSource(Service, Generic[T]):
             TopicPartition(self.topic, partition, place.offset, place.metadata) for partition, place in places.items()
         ]
 
-    def _subscribe(self) -> None:
-        self._consumer.subscribe(
-            [self.topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
-        )
-
-    def _start_reading(self) -> None:
-        self._thread = threading.Thread(target=self._run, name=f"source {self.topic}", daemon=True)
-        self._thread.start()
-
-    def _reads(self) -> bool:
-        return self._thread is threading.current_thread()
-
     def _run(self) -> None:
         try:
+            self._consumer.subscribe(
+                [self.topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+            )
             self._consume()
         except Exception as error:  # the thread's own end: whatever it was, the worker must hear of it
             log.exception("source failed", topic=self.topic)
             if self._event_loop is not None:
                 self._event_loop.call_soon_threadsafe(asyncio.ensure_future, self.crash(error))
         finally:
-            if self._reads():
-                self._consumer.close()
+            self._consumer.close()
 
     def _consume(self) -> None:
         profile = self._profile
         ticked = committed = monotonic_s()
         fresh = False
-        while self._reads() and not self._stopping.is_set():
+        while not self._stopping.is_set():
             now = monotonic_s()
             if now - committed >= _COMMIT_S:
                 self._commit_noted(wait=False)
@@ -210,14 +196,12 @@ class BatchSource(Service, Generic[T]):
             if not messages:
                 continue
             messages += self._consumer.consume(profile.max_records - 1, profile.fill_s)
-            groups = self._by_partition(messages)
-            last = next(reversed(groups), None)
-            for partition, group in groups.items():
+            for partition, group in self._by_partition(messages).items():
                 first_offset, last_offset = group[0].offset(), group[-1].offset()
                 if first_offset is None or last_offset is None:
                     raise TopicError(f"{self.topic}[{partition}]: a record without an offset")
                 content = self._decode(partition, group)
-                self._put(Batch(self.topic, partition, first_offset, last_offset + 1, content, partition != last))
+                self._put(Batch(self.topic, partition, first_offset, last_offset + 1, content))
             fresh = True
 
     def _commit_noted(self, *, wait: bool) -> None:

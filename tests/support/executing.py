@@ -84,12 +84,11 @@ class Bench:
         assert not isinstance(error, msgspec.UnsetType)
         return error.type
 
-    def put(self, function: str, *args: Any, here: bool = False, **fields: Any) -> str:
+    def put(self, function: str, *args: Any, **fields: Any) -> str:
         self._count += 1
         body = {"function": function, "args": args, "id": f"c-{self._count}"} | fields
         call = parse_call(msgspec.json.encode(body), [], Origin("t", 0, self._count, 0))
         job = self._jobs[call.id] = Job(call, 0, 1, self._count, time.time() * 1000)
-        job.here = here
         self.executor.put(job)
         return call.id
 

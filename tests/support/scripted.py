@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -62,8 +61,6 @@ class ScriptedConsumer:
     def play(self, member: source.BatchSource[Any], steps: Iterable[Step]) -> None:
         """Run the source's thread on this one, to the end of the steps."""
         self._steps, self._after = list(steps), member._stopping.set
-        member._thread = threading.current_thread()
-        member._subscribe()
         member._run()
 
     def subscribe(self, _topics: list[str], **on: Callable[[Any, list[TopicPartition]], None]) -> None:

@@ -1,4 +1,4 @@
-"""A quick function runs on the thread that reads: what becomes of the others when it takes long for once."""
+"""What others wait for while one call takes long, or while several threads wait in one client."""
 
 from __future__ import annotations
 
