@@ -46,7 +46,7 @@ def _told_of(heartbeats: Sequence[Message], done: Counter[str]) -> bool:
 def test_the_router_and_a_direct_client_balance_alike(nodes: Settings) -> None:
     keys = [f"user-{number}" for number in range(12)]
     homes: list[list[list[str]]] = []
-    done = Counter(NODES)  # the fixture's
+    done: Counter[str] = Counter(NODES)  # the fixture's
     with tail(nodes, "nodes") as heartbeats:
         for direct in (False, True):
             with Client(nodes, direct=direct) as client:
