@@ -23,7 +23,7 @@ from easyremote.topics.records import Aggregate, Alert, Lateness, RecordRef, dec
 from easyremote.topics.source import BatchSource
 from easyremote.topics.transactions import MembershipChanged, Output, Transactions, committed_offsets, read_latest
 from easyremote.topics.wire import headers_of, uuid7
-from easyremote.windows import Effects, Kernel, Readings, Tumbling, ZScore
+from easyremote.windows import Effects, EventTime, Kernel, Readings, Tumbling, ZScore
 
 if TYPE_CHECKING:
     from confluent_kafka import Message
@@ -120,9 +120,8 @@ class Streams:
         self._changelog = prefix + STREAMS_CHANGELOG
         self._aggregates, self._alerts = prefix + AGGREGATES, prefix + ALERTS
         self._late, self._dead = prefix + LATE, prefix + MALFORMED_READINGS
-        self._windows = Tumbling(
-            round(settings.window_s * 1000), round(settings.lateness_s * 1000), round(settings.idle_s * 1000)
-        )
+        self._windows = Tumbling(round(settings.window_s * 1000))
+        self._event_time = EventTime(round(settings.lateness_s * 1000), round(settings.idle_s * 1000))
         self._detector = ZScore(settings.z_threshold) if settings.z_threshold > 0 else None
         self._transactions = Transactions(
             settings, f"{prefix}easyremote.streams.{settings.node_id}", group, self._readings
@@ -146,7 +145,7 @@ class Streams:
         committed_offsets(self._settings, self._group, self._readings, partitions)
         starts = {}
         for number, latest in read_latest(self._settings, self._changelog, partitions).items():
-            kernel = Kernel(self._windows, self._detector)
+            kernel = Kernel(self._windows, self._event_time, self._detector)
             position = latest.pop(_POSITION, None)
             for key, content in latest.items():
                 kernel.restore(key, content)

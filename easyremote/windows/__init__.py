@@ -1,8 +1,44 @@
 """Pure stream kernels: columns in, effects out; no I/O, no clock, no sleep."""
 
+from easyremote.windows.aggregates import Count, Invalid, Max, Mean, Min, NumericCount, StdDev, Sum, Variance
+from easyremote.windows.assigners import CountWindow, EventTime, Hopping, Session, Sliding, Tumbling
+from easyremote.windows.custom import Custom, TypeDistribution
 from easyremote.windows.kernel import Effects, Kernel
+from easyremote.windows.quantiles import Median, Quantile
 from easyremote.windows.readings import Readings
-from easyremote.windows.tumbling import Tumbling, window_start
+from easyremote.windows.rows import Late, Rows, WindowResult
+from easyremote.windows.tumbling import window_start
+from easyremote.windows.windowed import Windowed, WindowedEffects
 from easyremote.windows.zscore import ZScore
 
-__all__ = ["Effects", "Kernel", "Readings", "Tumbling", "ZScore", "window_start"]
+__all__ = [
+    "Count",
+    "CountWindow",
+    "Custom",
+    "Effects",
+    "EventTime",
+    "Hopping",
+    "Invalid",
+    "Kernel",
+    "Late",
+    "Max",
+    "Mean",
+    "Median",
+    "Min",
+    "NumericCount",
+    "Quantile",
+    "Readings",
+    "Rows",
+    "Session",
+    "Sliding",
+    "StdDev",
+    "Sum",
+    "Tumbling",
+    "TypeDistribution",
+    "Variance",
+    "WindowResult",
+    "Windowed",
+    "WindowedEffects",
+    "ZScore",
+    "window_start",
+]

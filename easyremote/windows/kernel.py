@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from easyremote.errors import WindowError
+from easyremote.windows.assigners import EventTime, Tumbling
 from easyremote.windows.readings import Readings
-from easyremote.windows.tumbling import WINDOW, OpenWindows, Tumbling, group_by_window
+from easyremote.windows.tumbling import WINDOW, OpenWindows, group_by_window
 from easyremote.windows.zscore import BASELINE, Anomalies, ZScore
 
 __all__ = ["Effects", "Kernel", "Late"]
@@ -58,13 +59,16 @@ class Kernel:
     Parameters
     ----------
     windows : Tumbling
-        Length, lateness, idle time.
+        Their length.
+    event_time : EventTime
+        Lateness and idle time; the watermark is each series' own.
     detector : ZScore or None
         None: no anomalies.
     """
 
-    def __init__(self, windows: Tumbling, detector: ZScore | None) -> None:
+    def __init__(self, windows: Tumbling, event_time: EventTime, detector: ZScore | None) -> None:
         self._windows = windows
+        self._event_time = event_time
         self._detector = detector
         self._ids: dict[tuple[str, str], int] = {}
         self._keys: list[tuple[str, str]] = []
@@ -73,6 +77,7 @@ class Kernel:
         self._open = OpenWindows()
         self._changed: set[int] = set()
         self._gone: list[tuple[str, str]] = []
+        self._since_ms: int | None = None
 
     @property
     def series(self) -> int:
@@ -89,6 +94,7 @@ class Kernel:
         now_ms : int
             The wall clock, ms.
         """
+        self._since_ms = now_ms if self._since_ms is None else self._since_ms
         late: list[Late] = []
         ahead = readings.event_ms - now_ms
         if ahead.max() > _FUTURE_MS:
@@ -123,10 +129,12 @@ class Kernel:
 
     def close_idle(self, now_ms: int) -> Effects:
         """Close the windows of series that are silent, and forget series that have been silent for a week."""
+        # While no process ran nobody can have heard anything: silence counts from when this one first asked.
+        self._since_ms = now_ms if self._since_ms is None else self._since_ms
         silent = [
             number
             for number in self._open.of_series
-            if now_ms - int(self._series["seen_ms"][number]) >= self._windows.idle_ms
+            if now_ms - max(int(self._series["seen_ms"][number]), self._since_ms) >= self._event_time.idle_ms
         ]
         due = []
         for number in silent:
@@ -209,7 +217,7 @@ class Kernel:
         self._series["greatest_ms"][touched] = running[first + count - 1]
         self._series["seen_ms"][touched] = now_ms
         closed: npt.NDArray[np.int64] = np.repeat(self._series["closed_ms"][touched], count)
-        limit: npt.NDArray[np.int64] = np.maximum(running - self._windows.lateness_ms, closed)
+        limit: npt.NDArray[np.int64] = np.maximum(running - self._event_time.lateness_ms, closed)
         return limit
 
     def _detect(
@@ -229,7 +237,7 @@ class Kernel:
         return Anomalies(order[found.place], found.expected, found.std_dev, found.score)
 
     def _due(self, touched: npt.NDArray[np.int64]) -> list[tuple[int, int]]:
-        limit = self._series["greatest_ms"][touched] - self._windows.lateness_ms - self._windows.size_ms
+        limit = self._series["greatest_ms"][touched] - self._event_time.lateness_ms - self._windows.size_ms
         due = []
         of_series = self._open.of_series
         for number, last_start in zip(touched.tolist(), limit.tolist(), strict=True):

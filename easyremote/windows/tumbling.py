@@ -1,4 +1,4 @@
-"""Tumbling windows of event time, and the aggregates that they hold: count, sum, min, max and variance."""
+"""Open tumbling windows, and the aggregates that they hold: count, sum, min, max and variance."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from easyremote.errors import WindowError
 
-__all__ = ["WINDOW", "Groups", "OpenWindows", "Tumbling", "group_by_window", "window_start"]
+__all__ = ["WINDOW", "Groups", "OpenWindows", "group_by_window", "window_start"]
 
 WINDOW = np.dtype(
     [
@@ -62,39 +62,6 @@ def window_start(event_ms: int, size_ms: int) -> int:
     if size_ms <= 0:
         raise WindowError(f"a window of {size_ms} ms is not possible: its length must be positive")
     return event_ms - event_ms % size_ms
-
-
-@dataclass(frozen=True)
-class Tumbling:
-    """Windows one after the other, all of one length.
-
-    Parameters
-    ----------
-    size_ms : int
-        Their length, ms.
-    lateness_ms : int
-        How far behind the greatest event time of its series a reading may be, ms; the watermark is this much behind.
-    idle_ms : int
-        A series that is silent for so long by the wall clock has its windows closed, ms.
-
-    Raises
-    ------
-    WindowError
-        If a length is not positive or a bound negative.
-    """
-
-    size_ms: int
-    lateness_ms: int = 0
-    idle_ms: int = 30_000
-
-    def __post_init__(self) -> None:
-        if self.size_ms <= 0:
-            raise WindowError(f"a window of {self.size_ms} ms is not possible: its length must be positive")
-        if self.lateness_ms < 0 or self.idle_ms <= 0:
-            raise WindowError(
-                f"lateness {self.lateness_ms} ms and idle time {self.idle_ms} ms: the first must not be negative, "
-                "the second must be positive"
-            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from easyremote.errors import WindowError
-from easyremote.windows import Effects, Kernel, Readings, Tumbling, ZScore, window_start
+from easyremote.windows import Effects, EventTime, Kernel, Readings, Tumbling, ZScore, window_start
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -117,7 +117,7 @@ ROWS = st.lists(
 @given(ROWS, st.lists(st.integers(1, 80), max_size=8))
 @settings(max_examples=150, deadline=None)
 def test_any_batching_gives_what_the_oracle_gives(rows: list[Row], cuts: list[int]) -> None:
-    kernel = Kernel(Tumbling(SIZE, LATENESS), None)
+    kernel = Kernel(Tumbling(SIZE), EventTime(LATENESS), None)
     _assert_same(_finish(kernel, _run(kernel, rows, cuts)), _oracle(rows))
 
 
@@ -128,7 +128,7 @@ def test_any_shuffle_within_the_lateness_gives_the_same_final_result(
 ) -> None:
     ordered = sorted(rows, key=lambda row: row[3])
     shuffled = sorted(rows, key=lambda row: row[3] + chance.uniform(0, LATENESS))
-    first, second = (Kernel(Tumbling(SIZE, LATENESS), None) for _ in range(2))
+    first, second = (Kernel(Tumbling(SIZE), EventTime(LATENESS), None) for _ in range(2))
     straight, mixed = _finish(first, _run(first, ordered)), _finish(second, _run(second, shuffled, cuts))
     assert straight.late == mixed.late == []
     _assert_same(mixed, straight)
@@ -137,12 +137,12 @@ def test_any_shuffle_within_the_lateness_gives_the_same_final_result(
 @given(ROWS, st.integers(0, 80), st.lists(st.integers(1, 80), max_size=4))
 @settings(max_examples=100, deadline=None)
 def test_a_kernel_that_is_restored_goes_on_as_the_first_would_have(rows: list[Row], cut: int, cuts: list[int]) -> None:
-    windows, detector = Tumbling(SIZE, LATENESS), ZScore(threshold=1.0, warmup=2, memory=10, calm=2)
-    whole = Kernel(windows, detector)
+    time, detector = EventTime(LATENESS), ZScore(threshold=1.0, warmup=2, memory=10, calm=2)
+    whole = Kernel(Tumbling(SIZE), time, detector)
     expected = _finish(whole, _run(whole, rows))
 
     kept: dict[bytes, bytes] = {}
-    first = Kernel(windows, detector)
+    first = Kernel(Tumbling(SIZE), time, detector)
     seen = Seen()
     for begin in range(0, min(cut, len(rows)), 7):
         end = min(begin + 7, cut, len(rows))
@@ -150,9 +150,10 @@ def test_a_kernel_that_is_restored_goes_on_as_the_first_would_have(rows: list[Ro
         for key, content in first.changes():
             assert content is not None
             kept[key] = content
-    second = Kernel(windows, detector)
+    second = Kernel(Tumbling(SIZE), time, detector)
     for key, content in kept.items():
         second.restore(key, content)
+    assert second.close_idle(NOW).closed_keys == []  # from here on silence is counted
     rest = rows[cut:]
     for begin in range(0, len(rest), 5):
         seen.take(second.step(_columns(rest[begin : begin + 5]), NOW), cut + begin)
@@ -164,12 +165,12 @@ def test_a_kernel_that_is_restored_goes_on_as_the_first_would_have(rows: list[Ro
 
 
 def test_a_device_that_catches_up_is_not_late_by_its_neighbours_clock() -> None:
-    kernel = Kernel(Tumbling(SIZE, 0), None)
+    kernel = Kernel(Tumbling(SIZE), EventTime(), None)
     assert _run(kernel, [("new", "t", 1.0, NOW), ("back", "t", 2.0, NOW - 3_600_000)]).late == []
 
 
 def test_a_reading_from_the_future_is_refused_and_closes_nothing() -> None:
-    kernel = Kernel(Tumbling(SIZE, 0), None)
+    kernel = Kernel(Tumbling(SIZE), EventTime(), None)
     seen = _run(kernel, [("a", "t", 1.0, NOW), ("a", "t", 9.0, NOW + 400_000), ("a", "t", 2.0, NOW)])
     assert seen.late == [(1, window_start(NOW + 400_000, SIZE), 400_000, "future")]
     assert seen.closed == {}
@@ -177,15 +178,25 @@ def test_a_reading_from_the_future_is_refused_and_closes_nothing() -> None:
 
 
 def test_a_silent_series_is_closed_and_what_comes_for_that_window_later_is_late() -> None:
-    kernel = Kernel(Tumbling(SIZE, 0, idle_ms=30_000), None)
+    kernel = Kernel(Tumbling(SIZE), EventTime(0, 30_000), None)
     _run(kernel, [("a", "t", 1.0, NOW)])
     assert len(kernel.close_idle(NOW + 29_999).closed) == 0
     assert kernel.close_idle(NOW + 30_000).closed_keys == [("a", "t")]
     assert _run(kernel, [("a", "t", 1.0, NOW + 1)]).late == [(0, NOW, 0, "late")]
 
 
+def test_the_time_in_which_no_worker_ran_is_no_silence() -> None:
+    first, second = (Kernel(Tumbling(SIZE), EventTime(0, 30_000), None) for _ in range(2))
+    _run(first, [("a", "t", 1.0, NOW)])
+    for key, content in first.changes():
+        assert content is not None
+        second.restore(key, content)
+    assert second.close_idle(NOW + 3_600_000).closed_keys == []
+    assert second.close_idle(NOW + 3_630_000).closed_keys == [("a", "t")]
+
+
 def test_a_series_that_is_silent_for_a_week_is_forgotten() -> None:
-    kernel = Kernel(Tumbling(SIZE, 0), None)
+    kernel = Kernel(Tumbling(SIZE), EventTime(), None)
     _run(kernel, [("a", "t", 1.0, NOW)])
     kernel.close_idle(NOW + 60_000)
     assert len(kernel.changes()) == 1
@@ -195,7 +206,7 @@ def test_a_series_that_is_silent_for_a_week_is_forgotten() -> None:
 
 
 def test_variance_keeps_its_digits_far_from_zero() -> None:
-    kernel = Kernel(Tumbling(SIZE, 0), None)
+    kernel = Kernel(Tumbling(SIZE), EventTime(), None)
     rows: list[Row] = [("a", "t", 1e9 + number % 2, NOW) for number in range(1_000)]
     seen = _finish(kernel, _run(kernel, rows, range(0, 1_000, 13)))
     assert seen.closed[("a", "t"), NOW][4] == pytest.approx(0.25)
@@ -203,10 +214,4 @@ def test_variance_keeps_its_digits_far_from_zero() -> None:
 
 def test_state_of_another_form_says_what_to_do() -> None:
     with pytest.raises(WindowError, match="delete the changelog"):
-        Kernel(Tumbling(SIZE), None).restore(b'["a","t"]', b"\x02")
-
-
-@pytest.mark.parametrize(("size_ms", "lateness_ms"), [(0, 0), (-5, 0), (1, -1)])
-def test_a_window_without_length_is_refused(size_ms: int, lateness_ms: int) -> None:
-    with pytest.raises(WindowError):
-        Tumbling(size_ms, lateness_ms)
+        Kernel(Tumbling(SIZE), EventTime(), None).restore(b'["a","t"]', b"\x02")

@@ -1,0 +1,278 @@
+"""The kernel of a windowed aggregation over one partition: rows in; results, late records and changed state out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from easyremote.errors import WindowError
+from easyremote.windows.assigners import Assigner, EventTime, Hopping, Session, Sliding
+from easyremote.windows.buffers import Counted, Slid
+from easyremote.windows.panes import Panes
+from easyremote.windows.rows import Closed, Key, Late, Rows, WindowResult
+from easyremote.windows.sessions import Sessions
+from easyremote.windows.watermarks import FUTURE_MS, Watermarks
+
+if TYPE_CHECKING:
+    from easyremote.windows.aggregates import Aggregate, Aggregator
+
+__all__ = ["Emission", "Windowed", "WindowedEffects"]
+
+Ints = npt.NDArray[np.int64]
+Emission = Literal["close", "update", "both"]
+"""When a window's result is told: once it is closed, after each batch that changes it, or both."""
+
+_FORGET_MS = 7 * 24 * 3_600_000
+"""A key of which nothing is open is forgotten after so long, with its watermark."""
+_FORGET_EACH_MS = 3_600_000
+_FORMAT = 1
+_Content = tuple[Literal[1], bytes, Any, list[tuple[int, int]]]
+"""Form, watermark, what is open, revisions. Any: each kind of window has its own."""
+_MARK = b"watermark"
+"""Key in the changelog of a partition's watermark; a stream's key is a JSON array."""
+
+
+@dataclass(frozen=True, slots=True)
+class WindowedEffects:
+    """What a step led to."""
+
+    results: list[WindowResult]
+    late: list[Late]
+
+
+class Windowed:
+    """Windows and their aggregates for every key of one partition.
+
+    Final results depend on the log alone: not on how it is cut into batches, nor on when a window is closed.
+
+    Parameters
+    ----------
+    windows : Tumbling, Hopping, Sliding, Session or CountWindow
+        How a key's records are put together.
+    aggregates : mapping of str to Aggregate
+        By the name of their result; those of equal state share it.
+    event_time : EventTime
+        Lateness, idle time, whose watermark.
+    emission : {"close", "update", "both"}
+        When results are told.
+
+    Raises
+    ------
+    WindowError
+        If windows that are known only when they close should be told on update.
+    """
+
+    def __init__(
+        self,
+        windows: Assigner,
+        aggregates: Mapping[str, Aggregate],
+        event_time: EventTime | None = None,
+        emission: Emission = "close",
+    ) -> None:
+        if emission != "close" and not isinstance(windows, Hopping):
+            raise WindowError(
+                f"{type(windows).__name__} windows are known only when they close: use emission='close', "
+                "or tumbling or hopping windows"
+            )
+        states = list(dict.fromkeys(aggregate.state for aggregate in aggregates.values()))
+        self._read = [(name, one.results, states.index(one.state)) for name, one in aggregates.items()]
+        self._emission = emission
+        self._watermarks = Watermarks(event_time or EventTime())
+        self._state = _state_of(windows, states)
+        self._revisions: dict[tuple[int, int], int] = {}
+        """How often the window of a series that ends then was told."""
+        self._ids: dict[Key, int] = {}
+        self._keys: list[Key] = []
+        self._unused: list[int] = []
+        self._changed: set[int] = set()
+        self._gone: list[Key] = []
+        self._forget_at_ms = 0
+
+    @property
+    def keys(self) -> int:
+        """How many keys it knows."""
+        return len(self._ids)
+
+    def step(self, rows: Rows, now_ms: int) -> WindowedEffects:
+        """Take a batch in.
+
+        Parameters
+        ----------
+        rows : Rows
+            At least one, in the order of the log.
+        now_ms : int
+            The wall clock, ms.
+        """
+        ahead = rows.event_ms - now_ms
+        future = ahead > FUTURE_MS
+        late = self._told_late(np.flatnonzero(future), rows.event_ms, ahead, "future")
+        taken = np.flatnonzero(~future)
+        if not len(taken):
+            return WindowedEffects([], late)
+        series = self._ids_of([rows.keys[place] for place in taken.tolist()] if len(late) else rows.keys)
+        event_ms = rows.event_ms[taken]
+        lateness = self._state.lateness(event_ms, self._watermarks.advance(series, event_ms, now_ms))
+        self._changed.update(np.unique(series).tolist())
+        behind = np.zeros(len(ahead), np.int64)
+        behind[taken] = lateness
+        late += self._told_late(taken[lateness >= 0], rows.event_ms, behind, "late")
+        in_time = lateness < 0
+        if in_time.any():
+            chosen = taken[in_time]
+            columns = {name: column[chosen] for name, column in rows.columns.items()}
+            self._state.add(series[in_time], event_ms[in_time], rows.offsets[chosen], columns)
+        return WindowedEffects(self._results(), late)
+
+    def close_idle(self, now_ms: int) -> list[WindowResult]:
+        """Close the windows of keys, or of the partition, that are silent; forget keys silent for a week."""
+        series, ends = self._state.open_ends()
+        silent = self._watermarks.silent(series, now_ms)
+        if silent.any():
+            self._watermarks.close_up_to(series[silent], ends[silent])
+            self._changed.update(series[silent].tolist())
+        results = self._closed() if silent.any() else []
+        self._forget(now_ms)
+        return results
+
+    def changes(self) -> list[tuple[bytes, bytes | None]]:
+        """Return key and content of everything that changed since the last time; None: forgotten."""
+        changes: list[tuple[bytes, bytes | None]] = [(msgspec.json.encode(key), None) for key in self._gone]
+        changed = np.array(sorted(self._changed), np.int64)
+        by_key = self._watermarks.by_key
+        if len(changed) and not by_key:
+            changes.append((_MARK, self._watermarks.pack()))
+        told: dict[int, list[tuple[int, int]]] = {}
+        for (series, end), revision in self._revisions.items():
+            told.setdefault(series, []).append((end, revision))
+        for number, held in zip(changed.tolist(), self._state.pack(changed), strict=True):
+            if not held and not by_key:
+                # It has no watermark of its own that would have to be kept.
+                changes.append((msgspec.json.encode(self._drop(number)), None))
+                continue
+            mark = self._watermarks.pack(number) if by_key else b""
+            content = msgspec.msgpack.encode([_FORMAT, mark, held, told.get(number, [])])
+            changes.append((msgspec.json.encode(self._keys[number]), content))
+        self._changed.clear()
+        self._gone.clear()
+        return changes
+
+    def restore(self, key: bytes, content: bytes) -> None:
+        """Put back what `changes` gave.
+
+        Raises
+        ------
+        WindowError
+            If it was not made by this version of this class and these windows and aggregates.
+        """
+        if key == _MARK:
+            self._watermarks.restore(content)
+            return
+        try:
+            _, mark, held, told = msgspec.msgpack.decode(content, type=_Content)
+            (number,) = self._ids_of([tuple(msgspec.json.decode(key, type=list[Any]))]).tolist()
+            self._state.restore(number, held)
+        except (ValueError, TypeError, IndexError, WindowError) as error:
+            raise WindowError(
+                f"the state of key {key!r} has another form ({error}): give the changed pipeline another name, or "
+                "delete its changelog topic and reset its group to read everything again"
+            ) from error
+        if self._watermarks.by_key:
+            self._watermarks.restore(mark, number)
+        self._revisions.update({(number, end): revision for end, revision in told})
+
+    def _results(self) -> list[WindowResult]:
+        results: list[WindowResult] = []
+        # Windows that close at once are told as closed, not as changed before.
+        closed = self._closed()
+        if self._emission != "close":
+            assert isinstance(self._state, Panes)
+            results = self._told(self._state.updated(), final=False)
+        return results + closed
+
+    def _closed(self) -> list[WindowResult]:
+        def is_due(series: Ints, end: Ints) -> npt.NDArray[np.bool_]:
+            due: npt.NDArray[np.bool_] = end <= self._watermarks.limits(series)
+            return due
+
+        closed = self._state.due(is_due)
+        self._changed.update(closed.series.tolist(), closed.let_go)
+        told = self._told(closed, final=True)
+        return [] if self._emission == "update" else told
+
+    def _told(self, windows: Closed, *, final: bool) -> list[WindowResult]:
+        if not len(windows.series):
+            return []
+        columns = {name: results(windows.states[place]) for name, results, place in self._read}
+        bounds = zip(windows.series.tolist(), windows.start.tolist(), windows.end.tolist(), strict=True)
+        results = []
+        for place, (series, start, end) in enumerate(bounds):
+            revision = self._revision(series, end, final=final) if self._emission != "close" else 0
+            values = {name: column[place] for name, column in columns.items()}
+            results.append(WindowResult(self._keys[series], start, end, values, revision, final))
+        return results
+
+    def _revision(self, series: int, end: int, *, final: bool) -> int:
+        if final:
+            return self._revisions.pop((series, end), 0)
+        revision = self._revisions.get((series, end), 0)
+        self._revisions[series, end] = revision + 1
+        return revision
+
+    def _told_late(self, places: Ints, event_ms: Ints, amount: Ints, reason: Literal["late", "future"]) -> list[Late]:
+        if not len(places):
+            return []
+        start, end = self._state.bounds(event_ms[places])
+        columns = zip(places.tolist(), start.tolist(), end.tolist(), amount[places].tolist(), strict=True)
+        return [Late(place, begin, close, how_late, reason) for place, begin, close, how_late in columns]
+
+    def _ids_of(self, keys: Sequence[Key]) -> Ints:
+        known = self._ids
+        try:
+            return np.array([known[key] for key in keys], np.int64)
+        except KeyError:
+            for key in dict.fromkeys(keys):
+                if key not in known:
+                    known[key] = self._number_for(key)
+        return np.array([known[key] for key in keys], np.int64)
+
+    def _number_for(self, key: Key) -> int:
+        if self._unused:
+            number = self._unused.pop()
+            self._keys[number] = key
+            self._watermarks.reset(number)
+        else:
+            number = len(self._keys)
+            self._keys.append(key)
+            self._watermarks.grow(number + 1)
+        return number
+
+    def _drop(self, number: int) -> Key:
+        key = self._keys[number]
+        del self._ids[key]
+        self._unused.append(number)
+        return key
+
+    def _forget(self, now_ms: int) -> None:
+        if not self._watermarks.by_key or now_ms < self._forget_at_ms:
+            return
+        self._forget_at_ms = now_ms + _FORGET_EACH_MS
+        numbers = np.fromiter(self._ids.values(), np.int64, len(self._ids))
+        if not len(numbers):
+            return
+        old = numbers[self._watermarks.seen_ms(numbers) < now_ms - _FORGET_MS]
+        for number in np.setdiff1d(old, self._state.open_ends()[0]).tolist():
+            self._gone.append(self._drop(number))
+            self._changed.discard(number)
+
+
+def _state_of(windows: Assigner, aggregates: Sequence[Aggregator]) -> Panes | Sessions | Slid | Counted:
+    if isinstance(windows, Hopping):
+        return Panes(windows, aggregates)
+    if isinstance(windows, Session):
+        return Sessions(windows, aggregates)
+    return Slid(windows, aggregates) if isinstance(windows, Sliding) else Counted(windows, aggregates)
