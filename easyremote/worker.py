@@ -19,12 +19,13 @@ from mode import Service
 
 from easyremote.agents.channel import SourceChannel
 from easyremote.agents.devices import DeviceService
+from easyremote.agents.exactly_once import ExactlyOnce
 from easyremote.agents.heartbeat import HeartbeatService
 from easyremote.agents.offers import OfferService
 from easyremote.agents.retention import BlobRetention
 from easyremote.agents.retries import Retries, keep_messages
 from easyremote.agents.router import Router, decode_arrived
-from easyremote.agents.streams import Streams, decode_readings
+from easyremote.agents.streams import decode_readings, readings_streams
 from easyremote.edge import EdgeDevice, SimulatedSensors
 from easyremote.errors import ConfigError
 from easyremote.inference.answers import AnswerWatch
@@ -111,7 +112,7 @@ class Worker(Service):
         self._answers: AnswerWatch | None = None
         self._producer: RecordProducer | None = None
         self._heartbeat: HeartbeatService | None = None
-        self._streams: Streams | None = None
+        self._streams: list[ExactlyOnce[Any]] = []
         self._swapper: Swapper | None = None
         self._parts: list[Service] = []
 
@@ -143,8 +144,8 @@ class Worker(Service):
         self._ready.clear()
         for part in reversed([part for part in self._parts if part is not self._heartbeat]):
             await part.stop()
-        if self._streams is not None:
-            await asyncio.to_thread(self._streams.close)
+        for streams in self._streams:
+            await asyncio.to_thread(streams.close)
         if self._swapper is not None:
             await asyncio.to_thread(self._swapper.close)
         if self._heartbeat is not None:
@@ -214,10 +215,11 @@ class Worker(Service):
 
     async def _start_streams(self, admin: TopicAdmin) -> None:
         settings = self._settings
-        self._streams = Streams(settings, self._group("streams"), self._fail)
+        streams = readings_streams(settings, self._group("streams"), self._fail)
+        self._streams.append(streams)
         profile = replace(STREAMS, tick_s=settings.commit_interval_ms / 1000)
         source = await self._start_source(
-            admin, "streams", READINGS, profile, decode_readings, self._streams.handle, self._streams.restore
+            admin, "streams", READINGS, profile, decode_readings, streams.handle, streams.restore
         )
         self.add_future(self._when_joined("streams", source))
 

@@ -1,0 +1,197 @@
+"""Runs one task for each partition that this worker holds: outputs, state and offsets in one transaction."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+import structlog
+
+from easyremote.clock import now_ms
+from easyremote.errors import TopicError
+from easyremote.topics.events import Assigned, Batch, Revoked, SourceEvent, Tick
+from easyremote.topics.source import BatchSource
+from easyremote.topics.transactions import MembershipChanged, Output, Transactions, committed_offsets, read_latest
+
+if TYPE_CHECKING:
+    from easyremote.settings import Settings
+
+__all__ = ["ExactlyOnce", "Names", "Task"]
+
+log = structlog.get_logger(__name__)
+T = TypeVar("T")
+
+_POSITION = b"position"
+"""Key of the changelog under which stands the next offset to read; the tasks' own keys differ from it."""
+
+
+class Task(Protocol[T]):
+    """The work on one partition: pure but for the records that it returns."""
+
+    def step(self, batch: Batch[T], now_ms: int) -> list[Output]:
+        """Take a batch in; return what it leads to."""
+        ...
+
+    def tick(self, now_ms: int) -> list[Output]:
+        """Return what the wall clock leads to."""
+        ...
+
+    def changes(self) -> list[tuple[bytes, bytes | None]]:
+        """Return key and content of the state that has changed; None: it is forgotten."""
+        ...
+
+    def restore(self, key: bytes, content: bytes) -> None:
+        """Put back what `changes` gave."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """Full names of what one kind of task uses, and what its transactions are called."""
+
+    group: str
+    topic: str
+    changelog: str
+    transactions: str
+
+
+_Work = tuple[SourceEvent[T], BatchSource[T]]
+
+
+@dataclass
+class _Partition(Generic[T]):
+    """One partition while this worker holds it: its task, and what a transaction has not taken yet."""
+
+    task: Task[T]
+    outputs: list[Output] = field(default_factory=list)
+    next_offset: int | None = None
+
+
+class ExactlyOnce(Generic[T]):
+    """Runs the tasks of the partitions that this worker holds.
+
+    Outputs, changed state and offsets are committed in one transaction at each tick of the source. A partition that
+    comes to this worker begins with the state and the position that its last transaction left in the changelog.
+
+    Parameters
+    ----------
+    settings : Settings
+        Where the broker is.
+    names : Names
+        Source, group and changelog.
+    make : callable
+        `(partition) -> task`, empty.
+    failed : callable
+        Told, on the thread, of an error after which nothing more is done: the worker must end, and what is not
+        committed is done again after it.
+    """
+
+    def __init__(
+        self, settings: Settings, names: Names, make: Callable[[int], Task[T]], failed: Callable[[Exception], None]
+    ) -> None:
+        self._settings = settings
+        self._names = names
+        self._make = make
+        self._failed = failed
+        self._transactions = Transactions(settings, names.transactions, names.group, names.topic)
+        self._restored: dict[int, _Partition[T]] = {}
+        self._held: dict[int, _Partition[T]] = {}
+        self._work: queue.SimpleQueue[_Work[T] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name=names.group, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the thread; nothing is pending once the source has stopped."""
+        self._work.put(None)
+        self._thread.join()
+        self._transactions.close()
+
+    def restore(self, partitions: tuple[int, ...]) -> dict[int, int]:
+        """Read the state of partitions from the changelog; return where to go on reading, where it says so."""
+        # Whoever held them may have a transaction open: once the offsets are stable it is decided.
+        committed_offsets(self._settings, self._names.group, self._names.topic, partitions)
+        starts = {}
+        for number, latest in read_latest(self._settings, self._names.changelog, partitions).items():
+            task = self._make(number)
+            position = latest.pop(_POSITION, None)
+            for key, content in latest.items():
+                task.restore(key, content)
+            if position is not None:
+                starts[number] = int(position)
+            self._restored[number] = _Partition(task)
+            log.info("state restored", group=self._names.group, partition=number, keys=len(latest), position=position)
+        return starts
+
+    async def handle(self, event: SourceEvent[T], source: BatchSource[T]) -> None:
+        """Take one event of the source; the work is done on a thread, in order, so the event loop stays free."""
+        self._work.put((event, source))
+
+    def _run(self) -> None:
+        failed = False
+        while (work := self._work.get()) is not None:
+            event, source = work
+            try:
+                if not failed:
+                    self._deal_with(event)
+            except Exception as error:  # noqa: BLE001  # the thread's own end: the worker must hear of it
+                failed = True
+                self._failed(error)
+            finally:
+                if isinstance(event, Revoked):
+                    event.done.set()
+                elif not isinstance(event, Assigned):
+                    source.finished()
+
+    def _deal_with(self, event: SourceEvent[T]) -> None:
+        if isinstance(event, Batch):
+            held = self._held.get(event.partition)
+            if held is not None:  # else lost meanwhile: whoever holds it now reads it
+                held.outputs += held.task.step(event, now_ms())
+                held.next_offset = event.next_offset
+        elif isinstance(event, Tick):
+            self._tick(event)
+        elif isinstance(event, Assigned):
+            for number in event.partitions:
+                self._held[number] = self._restored.pop(number)
+        else:
+            try:
+                if not event.lost:
+                    self._hand_over(event.group)
+            finally:
+                for number in event.partitions:
+                    self._held.pop(number, None)
+
+    def _tick(self, tick: Tick) -> None:
+        now = now_ms()
+        for held in self._held.values():
+            held.outputs += held.task.tick(now)
+        try:
+            self._commit(tick.group)
+        except MembershipChanged as error:
+            log.info("the group changes; committing at the next tick", error=str(error))
+
+    def _hand_over(self, group: Any) -> None:  # Any: opaque to everyone but the client
+        try:
+            self._commit(group)
+        except TopicError as error:
+            log.warning("handing over without a last commit; the next owner does it again", error=str(error))
+
+    def _commit(self, group: Any) -> None:
+        outputs: list[Output] = []
+        offsets: dict[int, int] = {}
+        changelog = self._names.changelog
+        for number, held in self._held.items():
+            if held.next_offset is not None:
+                offsets[number] = held.next_offset
+            # What has changed joins the outputs first, so that a commit that fails can be tried again whole.
+            held.outputs += [Output(changelog, key, value, number) for key, value in held.task.changes()]
+            outputs += held.outputs
+        outputs += [Output(changelog, _POSITION, b"%d" % offset, number) for number, offset in offsets.items()]
+        if not outputs:
+            return
+        self._transactions.commit(outputs, offsets, group)
+        for held in self._held.values():
+            held.outputs, held.next_offset = [], None

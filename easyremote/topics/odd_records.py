@@ -1,0 +1,61 @@
+"""What a stream cannot use: late records and malformed ones, as records for the topics beside it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+
+import msgspec
+
+from easyremote.topics.letters import Failure, dead_letter_headers
+from easyremote.topics.records import Lateness, RecordRef, encode
+from easyremote.topics.transactions import Output
+from easyremote.topics.wire import headers_of
+
+if TYPE_CHECKING:
+    from confluent_kafka import Message
+
+__all__ = ["Place", "TooLate", "dead_letter", "late_record"]
+
+
+class TooLate(Protocol):
+    """Why no window takes a record."""
+
+    @property
+    def lateness_ms(self) -> int:
+        """How far behind or, from the future, ahead it is, ms."""
+        ...
+
+    @property
+    def reason(self) -> Literal["late", "future"]:
+        """Which of both."""
+        ...
+
+
+class Place(NamedTuple):
+    """Full name of the topic to write to, and where the record came from."""
+
+    to: str
+    topic: str
+    partition: int
+
+
+def late_record(place: Place, message: Message, late: TooLate, window: tuple[int, int]) -> Output:
+    """Return a late record for its topic: all that it had, and `lateness`; `window` is `[start, end)` in ms."""
+    source = RecordRef(place.topic, place.partition, message.offset() or 0)
+    lateness = Lateness(
+        window_start=window[0], window_end=window[1], lateness_ms=late.lateness_ms, reason=late.reason, source=source
+    )
+    record = msgspec.json.decode(message.value() or b"", type=dict[str, msgspec.Raw])
+    return Output(place.to, _key(message), encode({**record, "lateness": lateness}))
+
+
+def dead_letter(place: Place, message: Message, error: Exception, node_id: str) -> Output:
+    """Return a malformed record for its topic: byte for byte, with the reason in its headers."""
+    origin = RecordRef(place.topic, place.partition, message.offset() or 0)
+    headers = dead_letter_headers(headers_of(message), origin, error, Failure(node_id=node_id))
+    return Output(place.to, _key(message), message.value(), headers=headers)
+
+
+def _key(message: Message) -> bytes | None:
+    key = message.key()
+    return key.encode() if isinstance(key, str) else key
