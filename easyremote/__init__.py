@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from easyremote.inference.client import AsyncClient, CallOptions, Client
     from easyremote.inference.functions import function
     from easyremote.inference.models import BaseAIModel
+    from easyremote.pipelines import stream
 
     app: faust.App
 
@@ -30,6 +31,7 @@ __all__ = [
     "InvalidInput",
     "app",
     "function",
+    "stream",
 ]
 
 __version__ = "0.1.0"
@@ -44,6 +46,7 @@ _HOMES = {
     "EasyRemoteError": "easyremote.errors",
     "InvalidInput": "easyremote.errors",
     "function": "easyremote.inference.functions",
+    "stream": "easyremote.pipelines",
 }
 
 

@@ -78,6 +78,9 @@ class Settings(BaseSettings):
     functions: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(), description="modules whose registered functions the node serves, comma separated"
     )
+    pipelines: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="modules whose pipelines the role streams runs, comma separated"
+    )
     pool: str | None = Field(
         default=None, pattern=r"^[A-Za-z0-9_-]+$", description="the node's inference.<pool>; unset: its type"
     )
@@ -121,7 +124,7 @@ class Settings(BaseSettings):
         default=0, ge=0, le=65535, description="of the Faust web server of the worker, on loopback; 0: none"
     )
 
-    @field_validator("roles", "models", "functions", mode="before")
+    @field_validator("roles", "models", "functions", "pipelines", mode="before")
     @classmethod
     def _split_commas(cls, value: Any) -> Any:  # Any: pydantic hands over whatever the user wrote
         if isinstance(value, str):

@@ -22,6 +22,7 @@ from easyremote.agents.devices import DeviceService
 from easyremote.agents.exactly_once import ExactlyOnce
 from easyremote.agents.heartbeat import HeartbeatService
 from easyremote.agents.offers import OfferService
+from easyremote.agents.pipelines import ensure_topics, pipeline_agent, run_pipeline
 from easyremote.agents.retention import BlobRetention
 from easyremote.agents.retries import Retries, keep_messages
 from easyremote.agents.router import Router, decode_arrived
@@ -37,6 +38,9 @@ from easyremote.inference.nodes import NodeWatch
 from easyremote.inference.service import NodeService, inference_group
 from easyremote.inference.swapping import Swapper
 from easyremote.logs import configure_logging
+from easyremote.pipelines import Pipeline
+from easyremote.pipelines import registered as registered_pipelines
+from easyremote.pipelines.decoding import Decoder
 from easyremote.settings import Settings, load_settings
 from easyremote.topics.admin import TopicAdmin
 from easyremote.topics.catalog import READINGS, REQUESTS, RETRIES, declarations
@@ -68,7 +72,7 @@ class Agents:
         self.channels: dict[str, Any] = {}  # Any: Faust's channel, whose type leaves `send` open
         names = ["router", *RETRIES.values()] if "router" in settings.roles else []
         if "streams" in settings.roles:
-            names.append("streams")
+            names += ["streams", *(pipeline_agent(pipeline) for pipeline in registered_pipelines.values())]
         for name in names:
             self.channels[name] = SourceChannel(app)
             app.agent(self.channels[name], name=f"easyremote.{name}")(self._agent(name))
@@ -221,7 +225,19 @@ class Worker(Service):
         source = await self._start_source(
             admin, "streams", READINGS, profile, decode_readings, streams.handle, streams.restore
         )
-        self.add_future(self._when_joined("streams", source))
+        sources = [source, *[await self._start_pipeline(admin, one) for one in registered_pipelines.values()]]
+        self.add_future(self._when_joined("streams", *sources))
+
+    async def _start_pipeline(self, admin: TopicAdmin, pipeline: Pipeline) -> BatchSource[Any]:
+        settings = self._settings
+        name = pipeline_agent(pipeline)
+        await asyncio.to_thread(ensure_topics, admin, settings.namespace, pipeline)
+        runner = run_pipeline(settings, pipeline, self._group(name), self._fail)
+        self._streams.append(runner)
+        profile = replace(STREAMS, tick_s=settings.commit_interval_ms / 1000)
+        return await self._start_source(
+            admin, name, pipeline.source, profile, Decoder(pipeline).decode, runner.handle, runner.restore
+        )
 
     async def _start_edge(self) -> None:
         settings = self._settings
@@ -234,8 +250,9 @@ class Worker(Service):
     def _group(self, name: str) -> str:
         return f"{self._settings.namespace}easyremote.{name}"
 
-    async def _when_joined(self, role: str, source: BatchSource[Any]) -> None:
-        await source.joined()
+    async def _when_joined(self, role: str, *sources: BatchSource[Any]) -> None:
+        for source in sources:
+            await source.joined()
         self._is_ready(role)
 
     async def _start_source(  # noqa: PLR0913, PLR0917  # a source and who handles its events
@@ -270,19 +287,19 @@ def _all(*calls: Callable[[], None]) -> Callable[[], None]:
 
 
 def _build_node(settings: Settings) -> AINodeManager:
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)  # as `python -m` does: a user's modules stand where the worker is started
     for module in settings.functions:
-        _import(module)
+        _import(module, "FUNCTIONS")
     return AINodeManager(settings.node_type, models_of(settings), list(registered))
 
 
-def _import(module: str) -> None:
+def _import(module: str, setting: str) -> None:
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)  # as `python -m` does: a user's modules stand where the worker is started
     try:
         importlib.import_module(module)
     except ImportError as error:
-        raise ConfigError(f"EASYREMOTE_FUNCTIONS={module}: the module cannot be imported ({error})") from error
+        raise ConfigError(f"EASYREMOTE_{setting}={module}: the module cannot be imported ({error})") from error
 
 
 class _BootStrategy(BootStrategy):
@@ -333,6 +350,9 @@ def build_app(settings: Settings | None = None) -> faust.App:
     # records come by the thousand, so a young generation of the default 700 is collected all the time.
     gc.freeze()
     gc.set_threshold(_YOUNG_OBJECTS, 20, 50)
+    if "streams" in known.roles:
+        for module in known.pipelines:
+            _import(module, "PIPELINES")
     agents = Agents(app, known)
 
     @app.service

@@ -1,0 +1,105 @@
+"""A user's pipelines in a real worker on a real broker; workers are killed, and each result is counted."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from functools import partial
+from typing import Any
+
+import pytest
+from confluent_kafka import Message, Producer
+from easyremote.settings import Settings
+from easyremote.topics.admin import TopicAdmin
+from easyremote.topics.catalog import declarations
+from easyremote.topics.wire import headers_of
+from workers import await_ready, kill, running, start_worker, stop, tail
+
+pytestmark = pytest.mark.broker
+
+BASE = 1_650_000_000_000
+
+
+def _produce(settings: Settings, topic: str, rows: list[tuple[str, dict[str, Any]]]) -> None:
+    producer = Producer({"bootstrap.servers": settings.bootstrap_servers()})
+    for key, row in rows:
+        producer.produce(settings.namespace + topic, json.dumps(row).encode(), key=key)
+        producer.poll(0)
+    assert producer.flush(30) == 0
+
+
+def _values(messages: list[Message]) -> list[dict[str, Any]]:
+    return [json.loads(message.value() or b"null") for message in messages]
+
+
+def _are(least: int, messages: list[Message]) -> bool:
+    return len(messages) >= least
+
+
+def test_a_pipeline_over_a_topic_of_ones_own_tells_results_late_records_and_what_it_cannot_read(
+    settings: Settings,
+) -> None:
+    with running(settings, "streams", EASYREMOTE_PIPELINES="piped"):
+        at = [1_000, 6_000, 20_000, 2_000]
+        rows: list[dict[str, Any]] = [
+            {"shop": "a", "kind": "tea", "amount": number + 1.0, "at": BASE + ms} for number, ms in enumerate(at)
+        ]
+        rows.insert(2, {"shop": "a", "kind": "tea", "amount": "much", "at": BASE})
+        _produce(settings, "orders", [("a", row) for row in rows])
+        with tail(settings, "takings") as takings, tail(settings, "orders.late") as late:
+            told = _values(takings.wait_for(lambda messages: len(messages) == 3))
+            (behind,) = _values(late.wait_for(lambda messages: len(messages) == 1))
+        with tail(settings, "orders.dlq") as dead:
+            (letter,) = dead.wait_for(lambda messages: len(messages) == 1)
+    assert told[0] == {
+        "shop": "a",
+        "kind": "tea",
+        "window_start": BASE - 5_000,
+        "window_end": BASE + 5_000,
+        "mean": 1.0,
+        "revision": 0,
+        "final": True,
+    }
+    assert [(one["window_start"] - BASE, one["mean"]) for one in told] == [(-5_000, 1.0), (0, 1.5), (5_000, 2.0)]
+    assert behind["amount"] == 4.0
+    assert (behind["lateness"]["window_start"], behind["lateness"]["reason"]) == (BASE - 5_000, "late")
+    assert json.loads(letter.value() or b"")["amount"] == "much"
+    assert any(b"amount" in value for _, value in headers_of(letter))
+
+
+def test_each_result_of_a_pipeline_comes_once_though_workers_are_killed(settings: Settings) -> None:
+    TopicAdmin(settings).ensure(declarations())
+    devices, windows, each = 20, 12, 25
+    expected = {(f"d{device}", BASE + window * 10_000): each for device in range(devices) for window in range(windows)}
+    environment = {"EASYREMOTE_ROLES": "streams", "EASYREMOTE_PIPELINES": "piped"}
+    worker = start_worker(settings, **environment)
+    try:
+        await_ready(settings, "streams", process=worker)
+        with tail(settings, "flows") as flows:
+            # One window more, which closes those before it.
+            for window in range(windows + 1):
+                rows = [
+                    (
+                        f"d{device}",
+                        {"device_id": f"d{device}", "metric": metric, "value": 1.0, "timestamp_ms": event_ms},
+                    )
+                    for device in range(devices)
+                    for event_ms in range(BASE + window * 10_000, BASE + (window + 1) * 10_000, 10_000 // each)
+                    for metric in ("flow", "heat")
+                ]
+                _produce(settings, "readings", rows)
+                if window in {3, 7}:
+                    before = window * devices // 2
+                    flows.wait_for(partial(_are, before))
+                    kill(worker)
+                    worker = start_worker(settings, **environment)
+            told = _values(flows.wait_for(partial(_are, len(expected))))
+        counted: dict[tuple[str, int], list[int]] = defaultdict(list)
+        for one in told:
+            assert one["total"] == one["count"]
+            assert one["median"] == 1.0
+            counted[one["device_id"], one["window_start"]].append(one["count"])
+        closed = {window: counts for window, counts in counted.items() if window in expected}
+        assert closed == {window: [count] for window, count in expected.items()}
+    finally:
+        stop(worker)

@@ -1,0 +1,68 @@
+"""A pipeline is checked when it is written: each mistake is an error that says what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from easyremote.errors import WindowError
+from easyremote.pipelines import Stream, registered, stream
+from easyremote.windows import Count, Mean, Session, Tumbling, TypeDistribution
+
+
+@pytest.fixture(autouse=True)
+def _none_registered() -> Iterator[None]:
+    before = dict(registered)
+    registered.clear()
+    yield
+    registered.clear()
+    registered.update(before)
+
+
+def _orders() -> Stream:
+    return stream("orders", types={"shop": str, "amount": float}, partitioned_by=("shop",))
+
+
+MISTAKES: dict[str, tuple[Callable[[], object], str]] = {
+    "no topic": (lambda: stream("my topic"), "letters, digits"),
+    "a type that JSON has not": (lambda: stream("t", types={"a": bytes}), "use one of str"),
+    "no key": (lambda: _orders().key_by(), "at least one field"),
+    "unknown partitioning": (lambda: stream("t").key_by("a"), "partitioned_by"),
+    "a key over several partitions": (lambda: _orders().key_by("kind"), "different workers"),
+    "a key that is the time": (lambda: _orders().key_by("shop", "timestamp_ms"), "the time itself"),
+    "no window": (lambda: _orders().key_by("shop").window("10s"), "Tumbling"),  # type: ignore[arg-type]
+    "told too early": (lambda: _orders().key_by("shop").window(Session("1s"), emit="both"), "emission='close'"),
+    "no aggregate": (lambda: _orders().key_by("shop").window(Tumbling("1s")).aggregate(), "at least one"),
+    "none that is one": (
+        lambda: _orders().key_by("shop").window(Tumbling("1s")).aggregate(n=Count),  # type: ignore[arg-type]
+        "no aggregate",
+    ),
+    "the mean of a text": (
+        lambda: _orders().key_by("shop").window(Tumbling("1s")).aggregate(mean=Mean("shop")),
+        "no number",
+    ),
+    "a name that is taken": (
+        lambda: _orders().key_by("shop").window(Tumbling("1s")).aggregate(shop=Count()),
+        "another name",
+    ),
+    "a circle": (
+        lambda: _orders().key_by("shop").window(Tumbling("1s")).aggregate(n=Count()).to("orders"),
+        "never end",
+    ),
+}
+
+
+@pytest.mark.parametrize(("mistake", "hint"), MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_says_what_to_do(mistake: Callable[[], object], hint: str) -> None:
+    with pytest.raises(WindowError, match=hint):
+        mistake()
+
+
+def test_two_pipelines_of_one_name_are_refused_and_another_name_helps() -> None:
+    windows = _orders().key_by("shop").window(Tumbling("1s"))
+    first = windows.aggregate(n=Count()).to("counts")
+    with pytest.raises(WindowError, match="name='another'"):
+        windows.aggregate(types=TypeDistribution("shop")).to("counts")
+    second = windows.aggregate(types=TypeDistribution("shop")).to("counts", name="types")
+    assert registered == {"orders.counts": first, "types": second}
+    assert second.changelog == "pipelines.types.changelog"
