@@ -44,6 +44,7 @@ from easyremote.pipelines.decoding import Decoder
 from easyremote.settings import Settings, load_settings
 from easyremote.topics.admin import TopicAdmin
 from easyremote.topics.catalog import READINGS, REQUESTS, RETRIES, declarations
+from easyremote.topics.companion import Companion
 from easyremote.topics.connection import faust_broker_url, faust_credentials
 from easyremote.topics.events import SourceEvent, to_loop
 from easyremote.topics.producer import RecordProducer
@@ -235,9 +236,12 @@ class Worker(Service):
         runner = run_pipeline(settings, pipeline, self._group(name), self._fail)
         self._streams.append(runner)
         profile = replace(STREAMS, tick_s=settings.commit_interval_ms / 1000)
-        return await self._start_source(
-            admin, name, pipeline.source, profile, Decoder(pipeline).decode, runner.handle, runner.restore
-        )
+        first, *others = [(one.topic, Decoder(pipeline, side).decode) for side, one in enumerate(pipeline.sources)]
+        beside = None
+        if others:
+            decoders = {settings.namespace + topic: decode for topic, decode in others}
+            beside = Companion(settings, self._group(name), decoders, profile)
+        return await self._start_source(admin, name, first[0], profile, first[1], runner.handle, runner.restore, beside)
 
     async def _start_edge(self) -> None:
         settings = self._settings
@@ -263,7 +267,8 @@ class Worker(Service):
         profile: Profile,
         decode: Callable[..., Any],
         handle: Handler,
-        prepare: Callable[[tuple[int, ...]], dict[int, int]] = lambda _partitions: {},
+        prepare: Callable[[tuple[int, ...]], dict[tuple[str, int], int]] = lambda _partitions: {},
+        beside: Companion[Any] | None = None,
     ) -> BatchSource[Any]:
         group = self._group(name)
         await asyncio.to_thread(admin.set_group_session, group)
@@ -271,7 +276,14 @@ class Worker(Service):
             asyncio.get_running_loop(), self._agents.channels[name].hand_over
         )
         source: BatchSource[Any] = BatchSource(
-            self._settings, self._settings.namespace + topic, group, profile, decode, emit, prepare=prepare
+            self._settings,
+            self._settings.namespace + topic,
+            group,
+            profile,
+            decode,
+            emit,
+            prepare=prepare,
+            beside=beside,
         )
         self._agents.handle(name, handle, source)
         await self._start(source)

@@ -25,7 +25,7 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 _POSITION = b"position"
-"""Key of the changelog under which stands the next offset to read; the tasks' own keys differ from it."""
+"""Key of the changelog under which stands the next offset to read of the first topic; the tasks' own keys differ from it."""
 
 
 class Task(Protocol[T]):
@@ -53,7 +53,8 @@ class Names:
     """Full names of what one kind of task uses, and what its transactions are called."""
 
     group: str
-    topic: str
+    topics: tuple[str, ...]
+    """What is read; the group shares out the partitions of the first."""
     changelog: str
     transactions: str
 
@@ -67,7 +68,8 @@ class _Partition(Generic[T]):
 
     task: Task[T]
     outputs: list[Output] = field(default_factory=list)
-    next_offset: int | None = None
+    next_offsets: dict[str, int] = field(default_factory=dict)
+    """Of each topic."""
 
 
 class ExactlyOnce(Generic[T]):
@@ -96,7 +98,7 @@ class ExactlyOnce(Generic[T]):
         self._names = names
         self._make = make
         self._failed = failed
-        self._transactions = Transactions(settings, names.transactions, names.group, names.topic)
+        self._transactions = Transactions(settings, names.transactions, names.group)
         self._restored: dict[int, _Partition[T]] = {}
         self._held: dict[int, _Partition[T]] = {}
         self._work: queue.SimpleQueue[_Work[T] | None] = queue.SimpleQueue()
@@ -109,20 +111,21 @@ class ExactlyOnce(Generic[T]):
         self._thread.join()
         self._transactions.close()
 
-    def restore(self, partitions: tuple[int, ...]) -> dict[int, int]:
+    def restore(self, partitions: tuple[int, ...]) -> dict[tuple[str, int], int]:
         """Read the state of partitions from the changelog; return where to go on reading, where it says so."""
         # Whoever held them may have a transaction open: once the offsets are stable it is decided.
-        committed_offsets(self._settings, self._names.group, self._names.topic, partitions)
+        committed_offsets(self._settings, self._names.group, [(self._names.topics[0], number) for number in partitions])
         starts = {}
         for number, latest in read_latest(self._settings, self._names.changelog, partitions).items():
             task = self._make(number)
-            position = latest.pop(_POSITION, None)
+            for side, topic in enumerate(self._names.topics):
+                position = latest.pop(_position(side), None)
+                if position is not None:
+                    starts[topic, number] = int(position)
             for key, content in latest.items():
                 task.restore(key, content)
-            if position is not None:
-                starts[number] = int(position)
             self._restored[number] = _Partition(task)
-            log.info("state restored", group=self._names.group, partition=number, keys=len(latest), position=position)
+            log.info("state restored", group=self._names.group, partition=number, keys=len(latest))
         return starts
 
     async def handle(self, event: SourceEvent[T], source: BatchSource[T]) -> None:
@@ -150,7 +153,7 @@ class ExactlyOnce(Generic[T]):
             held = self._held.get(event.partition)
             if held is not None:  # else lost meanwhile: whoever holds it now reads it
                 held.outputs += held.task.step(event, now_ms())
-                held.next_offset = event.next_offset
+                held.next_offsets[event.topic] = event.next_offset
         elif isinstance(event, Tick):
             self._tick(event)
         elif isinstance(event, Assigned):
@@ -181,17 +184,23 @@ class ExactlyOnce(Generic[T]):
 
     def _commit(self, group: Any) -> None:
         outputs: list[Output] = []
-        offsets: dict[int, int] = {}
+        offsets: dict[tuple[str, int], int] = {}
         changelog = self._names.changelog
         for number, held in self._held.items():
-            if held.next_offset is not None:
-                offsets[number] = held.next_offset
+            offsets |= {(topic, number): offset for topic, offset in held.next_offsets.items()}
             # What has changed joins the outputs first, so that a commit that fails can be tried again whole.
             held.outputs += [Output(changelog, key, value, number) for key, value in held.task.changes()]
             outputs += held.outputs
-        outputs += [Output(changelog, _POSITION, b"%d" % offset, number) for number, offset in offsets.items()]
+        outputs += [
+            Output(changelog, _position(self._names.topics.index(topic)), b"%d" % offset, number)
+            for (topic, number), offset in offsets.items()
+        ]
         if not outputs:
             return
         self._transactions.commit(outputs, offsets, group)
         for held in self._held.values():
-            held.outputs, held.next_offset = [], None
+            held.outputs, held.next_offsets = [], {}
+
+
+def _position(side: int) -> bytes:
+    return b"%s.%d" % (_POSITION, side) if side else _POSITION

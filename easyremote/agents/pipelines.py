@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from easyremote.agents.exactly_once import ExactlyOnce, Names
@@ -33,18 +33,19 @@ def ensure_topics(admin: TopicAdmin, namespace: str, pipeline: Pipeline) -> None
     Raises
     ------
     TopicError
-        If its changelog has another number of partitions than its source.
+        If its changelog has another number of partitions than its source, or its two sources differ in theirs.
     """
     known = admin.partitions()
-    partitions = known.get(namespace + pipeline.source, _PARTITIONS)
+    partitions = _partitions(known, namespace, pipeline)
     kept = known.get(namespace + pipeline.changelog, partitions)
     if kept != partitions:
         raise TopicError(
-            f"{pipeline.changelog} has {kept} partitions and {pipeline.source} {partitions}: its state cannot be found "
+            f"{pipeline.changelog} has {kept} partitions and {pipeline.sources[0].topic} {partitions}: its state cannot be found "
             "there. Give the pipeline another name, and it begins anew"
         )
     reader = f"pipeline {pipeline.name}"
-    common = {pipeline.source: "anyone", pipeline.sink: reader, pipeline.late: reader, pipeline.dead_letters: reader}
+    common = {one.topic: "anyone" for one in pipeline.sources} | {pipeline.sink: reader}
+    common |= {name: reader for one in pipeline.sources for name in (one.late, one.dead_letters)}
     declared = [
         TopicDeclaration(
             name=name,
@@ -53,7 +54,7 @@ def ensure_topics(admin: TopicAdmin, namespace: str, pipeline: Pipeline) -> None
             key=", ".join(pipeline.key),
             value="JSON",
             written_by=writer,
-            read_by=reader if name == pipeline.source else "anyone",
+            read_by=reader if writer == "anyone" else "anyone",
         )
         for name, writer in common.items()
     ]
@@ -73,6 +74,17 @@ def ensure_topics(admin: TopicAdmin, namespace: str, pipeline: Pipeline) -> None
     admin.ensure(one for one in declared if namespace + one.name not in known)
 
 
+def _partitions(known: Mapping[str, int], namespace: str, pipeline: Pipeline) -> int:
+    found = {one.topic: known[namespace + one.topic] for one in pipeline.sources if namespace + one.topic in known}
+    if len(set(found.values())) > 1:
+        told = " and ".join(f"{topic} {number}" for topic, number in found.items())
+        raise TopicError(
+            f"pipeline {pipeline.name} joins topics of different numbers of partitions, {told}: records of one key are "
+            "not together. Send one of them to a new topic of as many partitions, stream(...).key_by(...).to(...)"
+        )
+    return next(iter(found.values()), _PARTITIONS)
+
+
 def run_pipeline(
     settings: Settings, pipeline: Pipeline, group: str, failed: Callable[[Exception], None]
 ) -> ExactlyOnce[Decoded]:
@@ -80,7 +92,7 @@ def run_pipeline(
     prefix = settings.namespace
     names = Names(
         group,
-        prefix + pipeline.source,
+        tuple(prefix + one.topic for one in pipeline.sources),
         prefix + pipeline.changelog,
         f"{prefix}easyremote.{pipeline_agent(pipeline)}.{settings.node_id}",
     )

@@ -185,7 +185,7 @@ def readings_streams(settings: Settings, group: str, failed: Callable[[Exception
     """Return what runs the tasks of `readings`, exactly once; `group` is the full name of the source's."""
     prefix = settings.namespace
     names = Names(
-        group, prefix + READINGS, prefix + STREAMS_CHANGELOG, f"{prefix}easyremote.streams.{settings.node_id}"
+        group, (prefix + READINGS,), prefix + STREAMS_CHANGELOG, f"{prefix}easyremote.streams.{settings.node_id}"
     )
     return ExactlyOnce(settings, names, lambda partition: ReadingsTask(settings, partition), failed)
 

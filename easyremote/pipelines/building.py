@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from easyremote.errors import WindowError
-from easyremote.pipelines.pipeline import Pipeline, Record, Step
+from easyremote.pipelines.pipeline import Pipeline, Record, Source, Step
+from easyremote.pipelines.stages import Passing, Stage, Windowing
 from easyremote.windows.aggregates import Aggregate
 from easyremote.windows.assigners import Assigner, CountWindow, EventTime, Hopping, Session, Sliding
 from easyremote.windows.durations import Duration
@@ -99,15 +100,27 @@ class Stream:
 
     def map(self, function: Callable[[Record], Record]) -> Stream:
         """Do something with each record: a dict in, a dict out. What it raises sends the record to `<topic>.dlq`."""
-        return replace(self, steps=(*self.steps, function))
+        return self.map_batches(lambda records: [function(record) for record in records])
 
     def filter(self, function: Callable[[Record], bool]) -> Stream:
         """Go on with the records of which a function says so."""
+        return self.map_batches(lambda records: [record if function(record) else None for record in records])
 
-        def keep(record: Record) -> Record | None:
-            return record if function(record) else None
+    def map_batches(self, function: Step) -> Stream:
+        """Do something with many records at once, such as one call of a model or of numpy.
 
-        return replace(self, steps=(*self.steps, keep))
+        Parameters
+        ----------
+        function : callable
+            `(records) -> records`: a list of dicts in the order of the log in; one for each out, None to drop it.
+            How many come together is by chance. Where it raises it is called again with each record alone, and those
+            with which it still does go to `<topic>.dlq`.
+        """
+        return replace(self, steps=(*self.steps, function))
+
+    def to(self, topic: str, *, name: str | None = None, register: bool = True) -> Pipeline:
+        """Send the records to another topic, by the keys that they have; see `Aggregated.to`."""
+        return _pipeline((self,), (), Passing(), topic, name, register=register)
 
     def key_by(self, *fields: str) -> Keyed:
         """Group records by the values of fields.
@@ -115,22 +128,10 @@ class Stream:
         Raises
         ------
         WindowError
-            If there is none, or records of one key may be on different partitions, and so with different workers.
+            If there is none, or one is named twice.
         """
         if not fields:
             raise WindowError("key_by() needs at least one field, such as key_by('device_id')")
-        if self.partitioned_by is None:
-            raise WindowError(
-                f"by which fields {self.topic!r} is partitioned is not known: say "
-                f"stream({self.topic!r}, partitioned_by=(...)) with the fields that its producers key it by"
-            )
-        missing = [name for name in self.partitioned_by if name not in fields]
-        if missing:
-            raise WindowError(
-                f"{self.topic!r} is partitioned by {missing[0]!r}, which is not among {fields}: records of one key "
-                f"would be with different workers. Add {missing[0]!r} to key_by(), or produce to a topic keyed by "
-                f"{fields}"
-            )
         if self.timestamp in fields or len(set(fields)) < len(fields):
             raise WindowError(f"key_by{fields} names a field twice, or the time itself")
         return Keyed(self, fields)
@@ -142,6 +143,13 @@ class Keyed:
 
     source: Stream
     key: tuple[str, ...]
+
+    def to(self, topic: str, *, name: str | None = None, register: bool = True) -> Pipeline:
+        """Send the records to another topic by this key, so that whoever reads it has those of a key together.
+
+        It is how a topic that is partitioned by something else is made ready for windows. See `Aggregated.to`.
+        """
+        return _pipeline((self.source,), self.key, Passing(), topic, name, register=register)
 
     def window(
         self,
@@ -166,8 +174,10 @@ class Keyed:
         Raises
         ------
         WindowError
-            If it is none, or one that is known only when it closes is to be told on update.
+            If it is none, one that is known only when it closes is to be told on update, or records of one key may be
+            on different partitions, and so with different workers.
         """
+        self.check_partitioning()
         if not isinstance(windows, Hopping | Sliding | Session | CountWindow):
             raise WindowError(
                 f"{windows!r} is no window: use Tumbling('10s'), Hopping, Sliding, Session or CountWindow of "
@@ -176,6 +186,22 @@ class Keyed:
         event_time = EventTime(lateness, idle, watermark)
         Windowed(windows, {}, event_time, emit)  # which says what is wrong
         return Windows(self, windows, event_time, emit)
+
+    def check_partitioning(self) -> None:
+        """Raise a WindowError if records of one key may be with different workers."""
+        topic, by = self.source.topic, self.source.partitioned_by
+        if by is None:
+            raise WindowError(
+                f"by which fields {topic!r} is partitioned is not known: say stream({topic!r}, partitioned_by=(...)) "
+                "with the fields that its producers key it by"
+            )
+        missing = [name for name in by if name not in self.key]
+        if missing:
+            raise WindowError(
+                f"{topic!r} is partitioned by {missing[0]!r}, which is not among {self.key}: records of one key would "
+                f"be with different workers. Add {missing[0]!r} to key_by(), or first send them to a topic by that "
+                f"key, .key_by{self.key}.to('{topic}-by-{self.key[0]}'), and read that one"
+            )
 
 
 @dataclass(frozen=True)
@@ -241,26 +267,23 @@ class Aggregated:
         WindowError
             If the topic is the source, or another pipeline has the name.
         """
-        source = self.of.keyed.source
-        _check_topic(topic)
-        if topic == source.topic:
-            raise WindowError(f"a pipeline from {topic!r} to itself would never end: choose another topic")
-        pipeline = Pipeline(
-            name=name or f"{source.topic}.{topic}",
-            source=source.topic,
-            sink=topic,
-            timestamp=source.timestamp,
-            types=source.types,
-            steps=source.steps,
-            key=self.of.keyed.key,
-            windows=self.of.windows,
-            aggregates=self.aggregates,
-            event_time=self.of.event_time,
-            emission=self.of.emission,
-        )
-        _check_topic(pipeline.name)
-        if register:
-            if pipeline.name in registered:
-                raise WindowError(f"there is a pipeline {pipeline.name!r} already: say .to({topic!r}, name='another')")
-            registered[pipeline.name] = pipeline
-        return pipeline
+        of = self.of
+        stage = Windowing(of.windows, self.aggregates, of.event_time, of.emission)
+        return _pipeline((of.keyed.source,), of.keyed.key, stage, topic, name, register=register)
+
+
+def _pipeline(  # what a pipeline is, and what is done with it
+    streams: Sequence[Stream], key: tuple[str, ...], stage: Stage, topic: str, name: str | None, *, register: bool
+) -> Pipeline:
+    _check_topic(topic)
+    sources = tuple(Source(one.topic, one.timestamp, one.types, one.steps) for one in streams)
+    if topic in {one.topic for one in sources}:
+        raise WindowError(f"a pipeline from {topic!r} to itself would never end: choose another topic")
+    name = name or f"{'-'.join(one.topic for one in sources)}.{topic}"
+    _check_topic(name)
+    pipeline = Pipeline(name=name, sources=sources, sink=topic, key=key, stage=stage)
+    if register:
+        if pipeline.name in registered:
+            raise WindowError(f"there is a pipeline {pipeline.name!r} already: say .to({topic!r}, name='another')")
+        registered[pipeline.name] = pipeline
+    return pipeline

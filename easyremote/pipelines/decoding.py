@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,7 +11,9 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from easyremote.errors import WindowError
 from easyremote.pipelines.pipeline import Pipeline, Record
+from easyremote.pipelines.stages import RECORD
 from easyremote.windows import Rows
 
 if TYPE_CHECKING:
@@ -33,80 +36,136 @@ class Decoded:
 
 
 class Decoder:
-    """Decodes a pipeline's records once, to the columns that it needs.
+    """Decodes the records of one of a pipeline's sources once, to the columns that it needs.
 
     Parameters
     ----------
     pipeline : Pipeline
-        Which fields, and what is done with each record first.
+        Which fields, and what is done with records first.
+    side : int
+        Which of its sources.
     """
 
-    def __init__(self, pipeline: Pipeline) -> None:
-        self._pipeline = pipeline
-        self._columns = pipeline.columns
-        self._names = tuple(dict.fromkeys((*pipeline.key, *self._columns, pipeline.timestamp, *pipeline.types)))
+    def __init__(self, pipeline: Pipeline, side: int = 0) -> None:
+        self._source = source = pipeline.sources[side]
+        self._key = pipeline.key
+        self._columns = pipeline.stage.columns
+        self._timed = pipeline.stage.has_state
+        names = (*self._key, *(name for name in self._columns if name != RECORD), *source.types)
+        self._names = tuple(dict.fromkeys((*names, source.timestamp) if self._timed else names))
         # Field names may be no Python names, or a struct's own: so each has a number.
         fields = [(f"f{number}", self._type(name)) for number, name in enumerate(self._names)]
         renamed = {f"f{number}": name for number, name in enumerate(self._names)}
         self._struct = msgspec.defstruct("Row", fields, rename=renamed, gc=False, frozen=True)
         self._typed = msgspec.json.Decoder(self._struct)
+        self._object = msgspec.json.Decoder(dict[str, Any])
         self._getters = {name: f"f{number}" for number, name in enumerate(self._names)}
-        self._numeric = tuple(name for name in self._columns if pipeline.types.get(name) in {int, float})
+        self._numeric = tuple(name for name in self._columns if source.types.get(name) in {int, float})
+        self._whole = RECORD in self._columns
 
     def decode(self, _partition: int, messages: Sequence[Message]) -> Decoded:
         """Decode a batch; runs on the source's thread."""
-        decode = self._with_steps if self._pipeline.steps else self._one
-        found: list[Any] = []
-        places: list[int] = []
         malformed: list[tuple[int, Exception]] = []
-        for place, message in enumerate(messages):
-            try:
-                row = decode(message.value())
-            except Exception as error:  # noqa: BLE001  # a user's function may raise anything; the letter tells it
-                malformed.append((place, error))
-            else:
-                if row is not None:
-                    found.append(row)
-                    places.append(place)
-        if not found:
-            return Decoded(messages, places, None, malformed)
-        return Decoded(messages, places, self._rows(found, messages, places), malformed)
+        records: dict[int, Record] = {}
+        if self._source.steps or self._whole:
+            records = self._changed(messages, _each(self._object.decode, _values(messages), malformed), malformed)
+            convert = functools.partial(msgspec.convert, type=self._struct)
+            found = _each(convert, records, malformed)
+        else:
+            found = _each(self._typed.decode, _values(messages), malformed)
+        return self._decoded(messages, found, records, malformed)
+
+    def _changed(
+        self, messages: Sequence[Message], records: dict[int, Record], malformed: list[tuple[int, Exception]]
+    ) -> dict[int, Record]:
+        """Return what the user's functions make of records; where one raises, of each alone."""
+        try:
+            return self._stepped(records)
+        except Exception:  # noqa: BLE001  # a user's function may raise anything; each record's own error is told
+            kept: dict[int, Record] = {}
+            for place in records:
+                # Decoded anew: a function may have changed a record before another one made it raise.
+                fresh = {place: self._object.decode(messages[place].value() or b"")}
+                try:
+                    kept |= self._stepped(fresh)
+                except Exception as error:  # noqa: BLE001
+                    malformed.append((place, error))
+            return kept
+
+    def _stepped(self, records: dict[int, Record]) -> dict[int, Record]:
+        for step in self._source.steps:
+            made = step(list(records.values()))
+            if len(made) != len(records):
+                raise WindowError(
+                    f"a function gave {len(made)} records for {len(records)}: give one for each, None to drop it"
+                )
+            records = {place: record for place, record in zip(records, made, strict=True) if record is not None}
+        return records
 
     def _type(self, name: str) -> Any:  # Any: what msgspec takes for a type
-        if name == self._pipeline.timestamp:
+        if name == self._source.timestamp and self._timed:
             return _Time
-        if name in self._pipeline.types:
-            return self._pipeline.types[name]
-        return str | int | float | bool if name in self._pipeline.key else Any
+        if name in self._source.types:
+            return self._source.types[name]
+        return str | int | float | bool if name in self._key else Any
 
-    def _one(self, value: str | bytes | None) -> Any:  # Any: the struct is made at run time
-        return self._typed.decode(value or b"")
-
-    def _with_steps(self, value: str | bytes | None) -> Any:
-        record: Record = msgspec.json.decode(value or b"", type=dict[str, Any])
-        for step in self._pipeline.steps:
-            changed = step(record)
-            if changed is None:
-                return None
-            record = changed
-        return msgspec.convert(record, self._struct)
-
-    def _rows(self, found: list[Any], messages: Sequence[Message], places: Sequence[int]) -> Rows:
-        keys = [self._getters[name] for name in self._pipeline.key]
-        columns = {
-            name: self._column(name, [getattr(row, self._getters[name]) for row in found]) for name in self._columns
-        }
-        time = self._getters[self._pipeline.timestamp]
-        return Rows(
-            list(zip(*([getattr(row, key) for row in found] for key in keys), strict=True)),
-            np.array([getattr(row, time) for row in found], np.int64),
-            np.array([messages[place].offset() for place in places], np.int64),
-            columns,
+    def _decoded(
+        self,
+        messages: Sequence[Message],
+        found: dict[int, Any],  # Any: the struct is made at run time
+        records: dict[int, Record],
+        malformed: list[tuple[int, Exception]],
+    ) -> Decoded:
+        places = list(found)
+        if not places:
+            return Decoded(messages, places, None, malformed)
+        rows = list(found.values())
+        columns = {name: self._column(name, rows) for name in self._columns if name != RECORD}
+        if self._whole:
+            columns[RECORD] = _objects([records[place] for place in places])
+        time = self._getters[self._source.timestamp] if self._timed else None
+        times = [getattr(row, time) for row in rows] if time is not None else [0] * len(rows)
+        keys = [[getattr(row, self._getters[name]) for row in rows] for name in self._key]
+        return Decoded(
+            messages,
+            places,
+            Rows(
+                list(zip(*keys, strict=True)) if keys else [()] * len(rows),
+                np.array(times, np.int64),
+                np.array([messages[place].offset() for place in places], np.int64),
+                columns,
+            ),
+            malformed,
         )
 
-    def _column(self, name: str, values: list[Any]) -> npt.NDArray[Any]:
-        if name in self._numeric:
-            return np.array(values, np.float64)
-        column = np.empty(len(values), object)
-        column[:] = values
-        return column
+    def _column(self, name: str, rows: list[Any]) -> npt.NDArray[Any]:
+        values = [getattr(row, self._getters[name]) for row in rows]
+        return np.array(values, np.float64) if name in self._numeric else _objects(values)
+
+
+def _values(messages: Sequence[Message]) -> dict[int, str | bytes]:
+    return {place: message.value() or b"" for place, message in enumerate(messages)}
+
+
+def _each(
+    decode: Callable[[Any], Any],  # Any: a record, or a struct made at run time
+    values: Mapping[int, Any],
+    malformed: list[tuple[int, Exception]],
+) -> dict[int, Any]:
+    """Return what is made of each place's value; what fails is noted as malformed."""
+    try:
+        return {place: decode(value) for place, value in values.items()}
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        found = {}
+        for place, value in values.items():
+            try:
+                found[place] = decode(value)
+            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+                malformed.append((place, error))
+        return found
+
+
+def _objects(values: list[Any]) -> npt.NDArray[Any]:
+    column = np.empty(len(values), object)
+    column[:] = values
+    return column

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from easyremote.pipelines.decoding import Decoded
 from easyremote.pipelines.pipeline import Pipeline
+from easyremote.pipelines.stages import Result
 from easyremote.topics.events import Batch
-from easyremote.topics.odd_records import Place, dead_letter, late_record
+from easyremote.topics.odd_records import Place, dead_letter, key_of, late_record
 from easyremote.topics.transactions import Output
-from easyremote.windows import WindowResult
+
+if TYPE_CHECKING:
+    from confluent_kafka import Message
 
 __all__ = ["PipelineTask"]
 
@@ -34,32 +38,37 @@ class PipelineTask:
     """
 
     def __init__(self, pipeline: Pipeline, namespace: str, node_id: str, partition: int) -> None:
-        self._pipeline = pipeline
         self._node_id = node_id
         self._sink = namespace + pipeline.sink
-        source = namespace + pipeline.source
-        self._late = Place(namespace + pipeline.late, source, partition)
-        self._dead = Place(namespace + pipeline.dead_letters, source, partition)
-        self._kernel = pipeline.kernel()
+        self._sides = {namespace + source.topic: side for side, source in enumerate(pipeline.sources)}
+        self._late, self._dead = (
+            [
+                Place(namespace + to, namespace + source.topic, partition)
+                for to, source in zip(names, pipeline.sources, strict=True)
+            ]
+            for names in ([one.late for one in pipeline.sources], [one.dead_letters for one in pipeline.sources])
+        )
+        self._kernel = pipeline.stage.kernel(pipeline.key)
 
     def step(self, batch: Batch[Decoded], now_ms: int) -> list[Output]:
         """Take a batch in; return results, late records and dead letters."""
         content = batch.content
+        side = self._sides[batch.topic]
         outputs: list[Output] = []
         if content.rows is not None:
-            effects = self._kernel.step(content.rows, now_ms)
-            outputs += self._told(effects.results)
+            told = self._kernel.step(side, content.rows, now_ms)
+            messages = [content.messages[place] for place in content.places]
+            outputs += self._told(told.results, messages)
             outputs += [
-                late_record(self._late, content.messages[content.places[late.place]], late, (late.start, late.end))
-                for late in effects.late
+                late_record(self._late[side], messages[late.place], late, (late.start, late.end)) for late in told.late
             ]
         for place, error in content.malformed:
-            outputs.append(dead_letter(self._dead, content.messages[place], error, self._node_id))
+            outputs.append(dead_letter(self._dead[side], content.messages[place], error, self._node_id))
         return outputs
 
     def tick(self, now_ms: int) -> list[Output]:
         """Close the windows of what is silent."""
-        return self._told(self._kernel.close_idle(now_ms))
+        return self._told(self._kernel.close_idle(now_ms), [])
 
     def changes(self) -> list[tuple[bytes, bytes | None]]:
         """Return what has changed, for the changelog."""
@@ -69,12 +78,12 @@ class PipelineTask:
         """Put a key back from the changelog."""
         self._kernel.restore(key, content)
 
-    def _told(self, results: Iterable[WindowResult]) -> list[Output]:
+    def _told(self, results: Iterable[Result], messages: Sequence[Message]) -> list[Output]:
         outputs = []
-        for one in results:
-            bounds = {"window_start": one.start, "window_end": one.end}
-            end = {"revision": one.revision, "final": one.final}
-            record = dict(zip(self._pipeline.key, one.key, strict=True)) | bounds | one.values | end
-            key = one.key[0] if len(one.key) == 1 and isinstance(one.key[0], str) else None
-            outputs.append(Output(self._sink, key.encode() if key is not None else _encode(one.key), _encode(record)))
+        for key, record, place in results:
+            if key:
+                its_key: bytes | None = key[0].encode() if len(key) == 1 and isinstance(key[0], str) else _encode(key)
+            else:
+                its_key = None if place is None else key_of(messages[place])
+            outputs.append(Output(self._sink, its_key, _encode(record)))
         return outputs

@@ -14,7 +14,7 @@ from easyremote.topics.wire import headers_of
 if TYPE_CHECKING:
     from confluent_kafka import Message
 
-__all__ = ["Place", "TooLate", "dead_letter", "late_record"]
+__all__ = ["Place", "TooLate", "dead_letter", "key_of", "late_record"]
 
 
 class TooLate(Protocol):
@@ -46,16 +46,17 @@ def late_record(place: Place, message: Message, late: TooLate, window: tuple[int
         window_start=window[0], window_end=window[1], lateness_ms=late.lateness_ms, reason=late.reason, source=source
     )
     record = msgspec.json.decode(message.value() or b"", type=dict[str, msgspec.Raw])
-    return Output(place.to, _key(message), encode({**record, "lateness": lateness}))
+    return Output(place.to, key_of(message), encode({**record, "lateness": lateness}))
 
 
 def dead_letter(place: Place, message: Message, error: Exception, node_id: str) -> Output:
     """Return a malformed record for its topic: byte for byte, with the reason in its headers."""
     origin = RecordRef(place.topic, place.partition, message.offset() or 0)
     headers = dead_letter_headers(headers_of(message), origin, error, Failure(node_id=node_id))
-    return Output(place.to, _key(message), message.value(), headers=headers)
+    return Output(place.to, key_of(message), message.value(), headers=headers)
 
 
-def _key(message: Message) -> bytes | None:
+def key_of(message: Message) -> bytes | None:
+    """Return a record's key as bytes."""
     key = message.key()
     return key.encode() if isinstance(key, str) else key

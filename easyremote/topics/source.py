@@ -26,6 +26,7 @@ from easyremote.topics.tenure import Tenure
 
 if TYPE_CHECKING:
     from easyremote.settings import Settings
+    from easyremote.topics.companion import Companion
     from easyremote.topics.profiles import Profile
 
 __all__ = ["BatchSource"]
@@ -41,6 +42,8 @@ _PAUSED_POLL_S = 0.005
 _HANDOVER_S = 5.0
 _IDLE_TICK_S = 1.0
 _COMMITTED_S = 10.0
+_BESIDE_POLL_S = 0.01
+"""How long a poll may wait while there are other topics to look at."""
 _MAX_PENDING = 8
 
 
@@ -66,8 +69,10 @@ class BatchSource(Service, Generic[T]):
     emit : callable
         Receiver of events, called on the source's thread.
     prepare : callable, optional
-        `(partitions) -> {partition: offset}`: called on the source's thread before it reads partitions that it was
-        given; where to start each, for a receiver that keeps its own account. Unset: where the group stands.
+        `(partitions) -> {(topic, partition): offset}`: called on the source's thread before it reads partitions that it
+        was given; where to start each, for a receiver that keeps its own account. Unset: where the group stands.
+    beside : Companion, optional
+        Reads the same partitions of further topics.
     standing : callable, optional
         `() -> {partition: place}`: where every partition stands of which the receiver has been given something. After
         a time in which this process did not run, `tenure` is in doubt until the group has taken these from this member
@@ -88,7 +93,8 @@ class BatchSource(Service, Generic[T]):
         decode: Callable[[int, Sequence[Message]], T],
         emit: Callable[[SourceEvent[T]], None],
         *,
-        prepare: Callable[[tuple[int, ...]], dict[int, int]] = lambda _partitions: {},
+        prepare: Callable[[tuple[int, ...]], dict[tuple[str, int], int]] = lambda _partitions: {},
+        beside: Companion[T] | None = None,
         claim: Callable[[dict[int, Place]], None] | None = None,
         standing: Callable[[], dict[int, Place]] | None = None,
         **kwargs: Any,  # Any: mode's own options
@@ -99,6 +105,7 @@ class BatchSource(Service, Generic[T]):
         self._decode = decode
         self._emit = emit
         self._prepare = prepare
+        self._beside = beside
         self._claim = claim
         self._standing = standing
         self.tenure = Tenure(settings.group_session_ms / 1000 / 2)
@@ -175,6 +182,8 @@ class BatchSource(Service, Generic[T]):
                 self._event_loop.call_soon_threadsafe(asyncio.ensure_future, self.crash(error))
         finally:
             self._consumer.close()
+            if self._beside is not None:
+                self._beside.close()
 
     def _consume(self) -> None:
         profile = self._profile
@@ -189,20 +198,25 @@ class BatchSource(Service, Generic[T]):
                 if self.partitions:
                     self._put(Tick(self._consumer.consumer_group_metadata()))
                 ticked, fresh = now, False
-            first = self._consumer.poll(_COMMIT_S)
+            first = self._consumer.poll(_COMMIT_S if self._beside is None else _BESIDE_POLL_S)
             messages = [] if first is None else [first]
             if not self.tenure.look():
                 messages = self._still_ours(messages)
-            if not messages:
-                continue
-            messages += self._consumer.consume(profile.max_records - 1, profile.fill_s)
-            for partition, group in self._by_partition(messages).items():
-                first_offset, last_offset = group[0].offset(), group[-1].offset()
-                if first_offset is None or last_offset is None:
-                    raise TopicError(f"{self.topic}[{partition}]: a record without an offset")
-                content = self._decode(partition, group)
-                self._put(Batch(self.topic, partition, first_offset, last_offset + 1, content))
-            fresh = True
+            if messages:
+                self._hand_on(messages)
+                fresh = True
+            for batch in () if self._beside is None else self._beside.read():
+                self._put(batch)
+                fresh = True
+
+    def _hand_on(self, messages: list[Message]) -> None:
+        messages += self._consumer.consume(self._profile.max_records - 1, self._profile.fill_s)
+        for partition, group in self._by_partition(messages).items():
+            first_offset, last_offset = group[0].offset(), group[-1].offset()
+            if first_offset is None or last_offset is None:
+                raise TopicError(f"{self.topic}[{partition}]: a record without an offset")
+            content = self._decode(partition, group)
+            self._put(Batch(self.topic, partition, first_offset, last_offset + 1, content))
 
     def _commit_noted(self, *, wait: bool) -> None:
         with self._noting:
@@ -316,11 +330,12 @@ class BatchSource(Service, Generic[T]):
         if self._claim is not None and given:
             places = self._committed(consumer, given)
             self._claim(places)
-            starts |= {partition: place.offset for partition, place in places.items()}
+            starts |= {(self.topic, partition): place.offset for partition, place in places.items()}
         for one in given:
-            if one.partition in starts:
-                one.offset = starts[one.partition]
+            one.offset = starts.get((self.topic, one.partition), one.offset)
         consumer.incremental_assign(given)
+        if self._beside is not None:
+            self._beside.give(partitions, starts)
         self.partitions |= set(partitions)
         log.info("partitions assigned", topic=self.topic, partitions=partitions)
         self._emit(Assigned(partitions))
@@ -354,13 +369,18 @@ class BatchSource(Service, Generic[T]):
         if not event.done.wait(_HANDOVER_S):
             log.warning("handing partitions over with work pending; it will be done again", partitions=partitions)
         self._commit_noted(wait=True)
-        self.partitions -= set(partitions)
+        self._let_go(partitions)
         consumer.incremental_unassign(taken)
+
+    def _let_go(self, partitions: tuple[int, ...]) -> None:
+        self.partitions -= set(partitions)
+        if self._beside is not None:
+            self._beside.take(partitions)
 
     def _on_lost(self, consumer: Consumer, taken: list[TopicPartition]) -> None:
         partitions = tuple(one.partition for one in taken)
         log.warning("partitions lost: the group went on without this member", partitions=partitions)
-        self.partitions -= set(partitions)
+        self._let_go(partitions)
         self._lost += 1
         self._emit(Revoked(partitions, lost=True))
         consumer.incremental_unassign(taken)

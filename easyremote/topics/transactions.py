@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import structlog
@@ -38,6 +38,10 @@ _FULL_QUEUE_WAIT_S = 0.01
 _RETRY_S = 0.1
 
 
+Offsets = Mapping[tuple[str, int], int]
+"""Next offset to read of topics' partitions."""
+
+
 class MembershipChanged(TopicError):
     """The group's members or epochs have changed; nothing of the transaction has happened."""
 
@@ -65,15 +69,14 @@ class Transactions:
         Where the broker is.
     transactional_id : str
         Of this worker: a new one of the same id ends what the old one left open.
-    group, topic : str
-        Full names of the group and the topic whose offsets are committed.
+    group : str
+        Full name of the group whose offsets are committed.
     """
 
-    def __init__(self, settings: Settings, transactional_id: str, group: str, topic: str) -> None:
+    def __init__(self, settings: Settings, transactional_id: str, group: str) -> None:
         self._settings = settings
         self._id = transactional_id
         self._group = group
-        self._topic = topic
         self._producer: Producer | None = None
 
     def open(self) -> None:
@@ -103,15 +106,15 @@ class Transactions:
             raise BrokerUnavailable(f"transactions cannot begin: {error}") from error
         self._producer = producer
 
-    def commit(self, outputs: Sequence[Output], offsets: dict[int, int], group: Any) -> None:
+    def commit(self, outputs: Sequence[Output], offsets: Offsets, group: Any) -> None:
         """Send and commit; return when all of it has happened, once.
 
         Parameters
         ----------
         outputs : sequence of Output
             The records.
-        offsets : dict of int to int
-            Next offset to read of each partition that was worked on.
+        offsets : mapping of (str, int) to int
+            Next offset to read of each topic's partition that was worked on.
         group : object
             What a `Tick` or a `Revoked` of the source brought.
 
@@ -140,13 +143,13 @@ class Transactions:
         """Let the producer go; nothing is pending between two commits."""
         self._producer = None
 
-    def _try(self, outputs: Sequence[Output], offsets: dict[int, int], group: Any) -> None:
+    def _try(self, outputs: Sequence[Output], offsets: Offsets, group: Any) -> None:
         producer = self._producer
         assert producer is not None
         producer.begin_transaction()
         for output in outputs:
             self._produce(producer, output)
-        places = [TopicPartition(self._topic, number, offset) for number, offset in offsets.items()]
+        places = [TopicPartition(topic, number, offset) for (topic, number), offset in offsets.items()]
         producer.send_offsets_to_transaction(places, group, _CALL_S)
         producer.commit_transaction(_CALL_S)
 
@@ -186,13 +189,13 @@ class Transactions:
         log.warning("a transaction failed; trying again", error=str(error))
         time.sleep(_RETRY_S)
 
-    def _is_committed(self, offsets: dict[int, int]) -> bool:
-        stand = committed_offsets(self._settings, self._group, self._topic, list(offsets))
-        return bool(offsets) and all(stand.get(number) == offset for number, offset in offsets.items())
+    def _is_committed(self, offsets: Offsets) -> bool:
+        stand = committed_offsets(self._settings, self._group, list(offsets))
+        return bool(offsets) and all(stand.get(place) == offset for place, offset in offsets.items())
 
 
-def committed_offsets(settings: Settings, group: str, topic: str, partitions: Sequence[int]) -> dict[int, int]:
-    """Return where a group stands, once no transaction is open on it.
+def committed_offsets(settings: Settings, group: str, places: Sequence[tuple[str, int]]) -> dict[tuple[str, int], int]:
+    """Return where a group stands in topics' partitions, once no transaction is open on it.
 
     Raises
     ------
@@ -200,7 +203,7 @@ def committed_offsets(settings: Settings, group: str, topic: str, partitions: Se
         If no broker answers, or a transaction stays open, for 30 s.
     """
     client = AdminClient(confluent_config(settings))
-    wanted = ConsumerGroupTopicPartitions(group, [TopicPartition(topic, number) for number in partitions])
+    wanted = ConsumerGroupTopicPartitions(group, [TopicPartition(*place) for place in places])
     deadline = monotonic_s() + _GIVE_UP_S
     while True:
         try:
@@ -215,7 +218,7 @@ def committed_offsets(settings: Settings, group: str, topic: str, partitions: Se
             log.info("waiting to know where the group stands", group=group, error=str(error))
             time.sleep(_RETRY_S)
         else:
-            return {one.partition: one.offset for one in found.topic_partitions if one.offset >= 0}
+            return {(one.topic, one.partition): one.offset for one in found.topic_partitions if one.offset >= 0}
 
 
 def read_latest(settings: Settings, topic: str, partitions: Sequence[int]) -> dict[int, dict[bytes, bytes]]:

@@ -27,8 +27,8 @@ MISTAKES: dict[str, tuple[Callable[[], object], str]] = {
     "no topic": (lambda: stream("my topic"), "letters, digits"),
     "a type that JSON has not": (lambda: stream("t", types={"a": bytes}), "use one of str"),
     "no key": (lambda: _orders().key_by(), "at least one field"),
-    "unknown partitioning": (lambda: stream("t").key_by("a"), "partitioned_by"),
-    "a key over several partitions": (lambda: _orders().key_by("kind"), "different workers"),
+    "unknown partitioning": (lambda: stream("t").key_by("a").window(Tumbling("1s")), "partitioned_by"),
+    "a key over several partitions": (lambda: _orders().key_by("kind").window(Tumbling("1s")), "different workers"),
     "a key that is the time": (lambda: _orders().key_by("shop", "timestamp_ms"), "the time itself"),
     "no window": (lambda: _orders().key_by("shop").window("10s"), "Tumbling"),  # type: ignore[arg-type]
     "told too early": (lambda: _orders().key_by("shop").window(Session("1s"), emit="both"), "emission='close'"),

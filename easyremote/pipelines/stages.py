@@ -1,0 +1,176 @@
+"""What a pipeline does with its rows: nothing more, or windows; each stage has a kernel for one partition."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+from easyremote.windows import EventTime, Late, Rows, WindowResult
+from easyremote.windows.aggregates import Aggregate
+from easyremote.windows.assigners import Assigner
+from easyremote.windows.windowed import Emission, Windowed
+
+__all__ = ["RECORD", "Passing", "Result", "Stage", "StageKernel", "Told", "Windowing"]
+
+RECORD = "\x00record"
+"""Column of the records themselves, for a stage that wants them whole; no field of JSON that anyone writes."""
+
+Key = tuple[Any, ...]
+Changes = list[tuple[bytes, bytes | None]]
+
+
+class Result(NamedTuple):
+    """A record for the sink: whose it is, and the message of the batch that it came from, where it is that of one."""
+
+    key: Key
+    record: dict[str, Any]  # Any: whatever JSON holds
+    place: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a batch led to."""
+
+    results: list[Result]
+    late: list[Late] = field(default_factory=list)
+
+
+class StageKernel(Protocol):
+    """The arithmetic of a stage on one partition: no clock, no I/O."""
+
+    def step(self, side: int, rows: Rows, now_ms: int) -> Told:
+        """Take rows of one of the sources in."""
+        ...
+
+    def close_idle(self, now_ms: int) -> list[Result]:
+        """Return what the silence by the wall clock leads to."""
+        ...
+
+    def changes(self) -> Changes:
+        """Return key and content of the state that has changed; None: it is forgotten."""
+        ...
+
+    def restore(self, key: bytes, content: bytes) -> None:
+        """Put back what `changes` gave."""
+        ...
+
+
+class Stage(Protocol):
+    """What is asked for."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The fields that it reads, `RECORD` for the records themselves."""
+        ...
+
+    @property
+    def has_state(self) -> bool:
+        """Whether records of one key must be on one partition, and bear a time."""
+        ...
+
+    def kernel(self, key: tuple[str, ...]) -> StageKernel:
+        """Return its arithmetic for one partition, grouped by fields."""
+        ...
+
+    def described(self) -> list[tuple[str, str]]:
+        """Return what it does, and how, for people."""
+        ...
+
+
+@dataclass(frozen=True)
+class Passing:
+    """Records go on as they are, by another key where one is given."""
+
+    columns: tuple[str, ...] = (RECORD,)
+    has_state: bool = False
+
+    def kernel(self, _key: tuple[str, ...]) -> _PassingKernel:
+        """Return what passes records on."""
+        return _PassingKernel()
+
+    def described(self) -> list[tuple[str, str]]:
+        """Return nothing: records pass."""
+        return []
+
+
+class _PassingKernel:
+    def step(self, _side: int, rows: Rows, _now_ms: int) -> Told:
+        records = rows.columns[RECORD].tolist()
+        pairs = enumerate(zip(rows.keys, records, strict=True))
+        return Told([Result(key, record, place) for place, (key, record) in pairs])
+
+    def close_idle(self, _now_ms: int) -> list[Result]:
+        return []
+
+    def changes(self) -> Changes:
+        return []
+
+    def restore(self, key: bytes, content: bytes) -> None:
+        raise ValueError(f"no state is kept, and {key!r} has {len(content)} bytes of it")
+
+
+@dataclass(frozen=True)
+class Windowing:
+    """Records are put together by windows, and aggregated.
+
+    Parameters
+    ----------
+    windows : Tumbling, Hopping, Sliding, Session or CountWindow
+        How a key's records are put together.
+    aggregates : mapping of str to Aggregate
+        By the name of their result.
+    event_time : EventTime
+        Lateness, idle time, watermark.
+    emission : {"close", "update", "both"}
+        When results are told.
+    """
+
+    windows: Assigner
+    aggregates: Mapping[str, Aggregate]
+    event_time: EventTime
+    emission: Emission
+    has_state: bool = True
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The fields that are aggregated."""
+        states = [aggregate.state for aggregate in self.aggregates.values()]
+        return tuple(dict.fromkeys(name for state in states if (name := state.column) is not None))
+
+    def kernel(self, key: tuple[str, ...]) -> _WindowingKernel:
+        """Return the windows of one partition."""
+        return _WindowingKernel(key, Windowed(self.windows, self.aggregates, self.event_time, self.emission))
+
+    def described(self) -> list[tuple[str, str]]:
+        """Return windows and aggregates."""
+        time = self.event_time
+        told = f"{self.windows}, lateness {time.lateness_ms} ms, idle after {time.idle_ms} ms, told on {self.emission}"
+        return [
+            ("window", told),
+            ("watermark", f"of each {time.watermark}"),
+            ("aggregate", ", ".join(f"{name}={one}" for name, one in self.aggregates.items())),
+        ]
+
+
+class _WindowingKernel:
+    def __init__(self, key: tuple[str, ...], windowed: Windowed) -> None:
+        self._key = key
+        self._windowed = windowed
+        self.changes = windowed.changes
+        self.restore = windowed.restore
+
+    def step(self, _side: int, rows: Rows, now_ms: int) -> Told:
+        effects = self._windowed.step(rows, now_ms)
+        return Told(self._records(effects.results), effects.late)
+
+    def close_idle(self, now_ms: int) -> list[Result]:
+        return self._records(self._windowed.close_idle(now_ms))
+
+    def _records(self, results: Iterable[WindowResult]) -> list[Result]:
+        told = []
+        for one in results:
+            bounds = {"window_start": one.start, "window_end": one.end}
+            end = {"revision": one.revision, "final": one.final}
+            told.append(Result(one.key, dict(zip(self._key, one.key, strict=True)) | bounds | one.values | end))
+        return told
