@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import importlib
-import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import faust
@@ -28,7 +25,6 @@ from easyremote.agents.retries import Retries, keep_messages
 from easyremote.agents.router import Router, decode_arrived
 from easyremote.agents.streams import decode_readings, readings_streams
 from easyremote.edge import EdgeDevice, SimulatedSensors
-from easyremote.errors import ConfigError
 from easyremote.inference.answers import AnswerWatch
 from easyremote.inference.cancellations import CancellationWatch
 from easyremote.inference.functions import registered
@@ -38,8 +34,10 @@ from easyremote.inference.nodes import NodeWatch
 from easyremote.inference.service import NodeService, inference_group
 from easyremote.inference.swapping import Swapper
 from easyremote.logs import configure_logging
+from easyremote.modules import import_module
 from easyremote.pipelines import Pipeline
 from easyremote.pipelines import registered as registered_pipelines
+from easyremote.pipelines import stream as pipeline_from
 from easyremote.pipelines.decoding import Decoder
 from easyremote.settings import Settings, load_settings
 from easyremote.topics.admin import TopicAdmin
@@ -71,12 +69,21 @@ class Agents:
         self._app = app
         self._handlers: dict[str, tuple[Handler, BatchSource[Any]]] = {}
         self.channels: dict[str, Any] = {}  # Any: Faust's channel, whose type leaves `send` open
-        names = ["router", *RETRIES.values()] if "router" in settings.roles else []
+        self._roles = settings.roles
+        for name in ("router", *RETRIES.values()) if "router" in settings.roles else ():
+            self._add(name)
         if "streams" in settings.roles:
-            names += ["streams", *(pipeline_agent(pipeline) for pipeline in registered_pipelines.values())]
-        for name in names:
-            self.channels[name] = SourceChannel(app)
-            app.agent(self.channels[name], name=f"easyremote.{name}")(self._agent(name))
+            self._add("streams")
+
+    def add_pipelines(self) -> None:
+        """Add those of the pipelines, once all modules that define some are imported."""
+        if "streams" in self._roles:
+            for pipeline in registered_pipelines.values():
+                self._add(pipeline_agent(pipeline))
+
+    def _add(self, name: str) -> None:
+        self.channels[name] = SourceChannel(self._app)
+        self._app.agent(self.channels[name], name=f"easyremote.{name}")(self._agent(name))
 
     def handle(self, name: str, handler: Handler, source: BatchSource[Any]) -> None:
         """Say who handles the events of an agent's source."""
@@ -300,18 +307,8 @@ def _all(*calls: Callable[[], None]) -> Callable[[], None]:
 
 def _build_node(settings: Settings) -> AINodeManager:
     for module in settings.functions:
-        _import(module, "FUNCTIONS")
+        import_module(module, "EASYREMOTE_FUNCTIONS")
     return AINodeManager(settings.node_type, models_of(settings), list(registered))
-
-
-def _import(module: str, setting: str) -> None:
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)  # as `python -m` does: a user's modules stand where the worker is started
-    try:
-        importlib.import_module(module)
-    except ImportError as error:
-        raise ConfigError(f"EASYREMOTE_{setting}={module}: the module cannot be imported ({error})") from error
 
 
 class _BootStrategy(BootStrategy):
@@ -323,6 +320,19 @@ class _BootStrategy(BootStrategy):
 
 class _App(faust.App):
     BootStrategy = _BootStrategy
+    before_start: Callable[[], None]
+    """Called when all modules are imported, before anything runs."""
+
+    def stream(self, channel: Any, beacon: Any = None, **kwargs: Any) -> Any:
+        """Begin a pipeline with a topic's name, as `easyremote.stream` does; with anything else a stream of Faust."""
+        if isinstance(channel, str):
+            return pipeline_from(channel, **kwargs)
+        return super().stream(channel, beacon, **kwargs)
+
+    def finalize(self) -> None:
+        if not self.finalized:
+            self.before_start()
+        super().finalize()
 
 
 def build_app(settings: Settings | None = None) -> faust.App:
@@ -364,8 +374,9 @@ def build_app(settings: Settings | None = None) -> faust.App:
     gc.set_threshold(_YOUNG_OBJECTS, 20, 50)
     if "streams" in known.roles:
         for module in known.pipelines:
-            _import(module, "PIPELINES")
+            import_module(module, "EASYREMOTE_PIPELINES")
     agents = Agents(app, known)
+    app.before_start = agents.add_pipelines
 
     @app.service
     class _ThisWorker(Worker):

@@ -25,7 +25,7 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 _POSITION = b"position"
-"""Key of the changelog under which stands the next offset to read of the first topic; the tasks' own keys differ from it."""
+"""Key in the changelog of the next offset to read of the first topic; the tasks' own keys differ from it."""
 
 
 class Task(Protocol[T]):

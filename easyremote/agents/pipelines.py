@@ -40,8 +40,8 @@ def ensure_topics(admin: TopicAdmin, namespace: str, pipeline: Pipeline) -> None
     kept = known.get(namespace + pipeline.changelog, partitions)
     if kept != partitions:
         raise TopicError(
-            f"{pipeline.changelog} has {kept} partitions and {pipeline.sources[0].topic} {partitions}: its state cannot be found "
-            "there. Give the pipeline another name, and it begins anew"
+            f"{pipeline.changelog} has {kept} partitions and {pipeline.sources[0].topic} {partitions}: its "
+            "state cannot be found there. Give the pipeline another name, and it begins anew"
         )
     reader = f"pipeline {pipeline.name}"
     common = {one.topic: "anyone" for one in pipeline.sources} | {pipeline.sink: reader}

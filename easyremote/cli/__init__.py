@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from easyremote.cli import bench, broker, calls, dlq, functions, models, system
+from easyremote.cli import bench, broker, calls, dlq, functions, models, pipelines, system
 from easyremote.logs import configure_logging
 
 __all__ = ["main"]
@@ -17,7 +17,14 @@ app = typer.Typer(
 )
 for command in (system.up, system.status, calls.call, calls.tail, functions.functions):
     app.command()(command)
-for name, group in (("broker", broker.app), ("dlq", dlq.app), ("models", models.app), ("bench", bench.app)):
+groups = {
+    "broker": broker.app,
+    "dlq": dlq.app,
+    "models": models.app,
+    "pipelines": pipelines.app,
+    "bench": bench.app,
+}
+for name, group in groups.items():
     app.add_typer(group, name=name)
 
 

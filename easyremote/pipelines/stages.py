@@ -85,7 +85,7 @@ class Passing:
     columns: tuple[str, ...] = (RECORD,)
     has_state: bool = False
 
-    def kernel(self, _key: tuple[str, ...]) -> _PassingKernel:
+    def kernel(self, key: tuple[str, ...]) -> _PassingKernel:
         """Return what passes records on."""
         return _PassingKernel()
 
@@ -95,12 +95,12 @@ class Passing:
 
 
 class _PassingKernel:
-    def step(self, _side: int, rows: Rows, _now_ms: int) -> Told:
+    def step(self, side: int, rows: Rows, now_ms: int) -> Told:
         records = rows.columns[RECORD].tolist()
         pairs = enumerate(zip(rows.keys, records, strict=True))
         return Told([Result(key, record, place) for place, (key, record) in pairs])
 
-    def close_idle(self, _now_ms: int) -> list[Result]:
+    def close_idle(self, now_ms: int) -> list[Result]:
         return []
 
     def changes(self) -> Changes:
@@ -157,15 +157,19 @@ class _WindowingKernel:
     def __init__(self, key: tuple[str, ...], windowed: Windowed) -> None:
         self._key = key
         self._windowed = windowed
-        self.changes = windowed.changes
-        self.restore = windowed.restore
 
-    def step(self, _side: int, rows: Rows, now_ms: int) -> Told:
+    def step(self, side: int, rows: Rows, now_ms: int) -> Told:
         effects = self._windowed.step(rows, now_ms)
         return Told(self._records(effects.results), effects.late)
 
     def close_idle(self, now_ms: int) -> list[Result]:
         return self._records(self._windowed.close_idle(now_ms))
+
+    def changes(self) -> Changes:
+        return self._windowed.changes()
+
+    def restore(self, key: bytes, content: bytes) -> None:
+        self._windowed.restore(key, content)
 
     def _records(self, results: Iterable[WindowResult]) -> list[Result]:
         told = []

@@ -1,0 +1,113 @@
+"""The driver for users' tests runs what a worker runs, without a broker."""
+
+from __future__ import annotations
+
+import pytest
+from easyremote.errors import WindowError
+from easyremote.pipelines import Pipeline, stream
+from easyremote.testing import PipelineDriver
+from easyremote.windows import Count, Session, Sum, Tumbling
+
+
+def _takings() -> Pipeline:
+    return (
+        stream("orders", timestamp="at", types={"amount": float}, partitioned_by=("shop",))
+        .key_by("shop")
+        .window(Tumbling("10s"), lateness="5s")
+        .aggregate(total=Sum("amount"), count=Count())
+        .to("takings", register=False)
+    )
+
+
+def _order(at: int, amount: object = 1.0) -> dict[str, object]:
+    return {"shop": "a", "amount": amount, "at": at}
+
+
+def test_records_are_fed_and_results_late_records_and_dead_letters_read() -> None:
+    driver = PipelineDriver(_takings())
+    driver.feed(_order(1_000), _order(2_000, "much"), b"{", _order(9_000))
+    assert driver.results() == []
+    driver.feed(_order(15_000), _order(3_000))
+    (closed,) = driver.results()
+    assert (closed["window_start"], closed["total"], closed["count"]) == (0, 2.0, 2)
+    (behind,) = driver.late()
+    assert behind["lateness"]["lateness_ms"] == 0
+    assert set(driver.dead_letters()) == {b"{", b'{"shop":"a","amount":"much","at":2000}'}
+    assert [len(driver.results()), len(driver.late()), len(driver.dead_letters())] == [0, 0, 0]
+
+
+def test_time_is_advanced_without_a_sleep_and_silence_closes() -> None:
+    driver = PipelineDriver(_takings(), now_ms=100_000)
+    driver.feed(_order(99_000))
+    driver.advance("29s")
+    assert driver.results() == []
+    driver.advance("1s")
+    assert [one["count"] for one in driver.results()] == [1]
+    assert driver.now_ms == 130_000
+
+
+def test_a_clock_that_is_given_refuses_what_is_ahead_of_it() -> None:
+    driver = PipelineDriver(_takings(), now_ms=100_000)
+    driver.feed(_order(100_000 + 5 * 60_000 + 1))
+    assert [one["lateness"]["reason"] for one in driver.late()] == ["future"]
+
+
+def test_a_driver_of_a_snapshot_goes_on_as_a_worker_that_takes_over() -> None:
+    first = PipelineDriver(_takings())
+    first.feed(_order(1_000), _order(2_000))
+    left = first.snapshot()
+    first.feed(_order(3_000))  # done, but not committed when it was killed
+    second = PipelineDriver(_takings(), snapshot=left)
+    second.feed(_order(4_000), _order(20_000))
+    assert [one["count"] for one in second.results()] == [3]
+    assert second.snapshot().offsets == {"orders": 4}
+
+
+def test_a_snapshot_of_another_pipeline_is_refused() -> None:
+    first = PipelineDriver(_takings())
+    first.feed(_order(1_000))
+    other = (
+        stream("orders", timestamp="at", partitioned_by=("shop",))
+        .key_by("shop")
+        .window(Session("10s"))
+        .aggregate(count=Count())
+        .to("visits", register=False)
+    )
+    with pytest.raises(WindowError, match="another name"):
+        PipelineDriver(other, snapshot=first.snapshot())
+
+
+def test_a_topic_that_is_not_read_is_refused() -> None:
+    with pytest.raises(WindowError, match="feed orders"):
+        PipelineDriver(_takings()).feed(_order(1), topic="order")
+
+
+def test_records_pass_without_windows_by_the_key_they_have_or_by_another_one() -> None:
+    source = stream("orders", types={"amount": float})
+    same = PipelineDriver(source.filter(lambda record: record["amount"] > 1).to("large", register=False))
+    same.feed({"amount": 1.0}, {"amount": 2.0, "more": [1]}, key=b"k")
+    assert same.results() == [{"amount": 2.0, "more": [1]}]
+    keyed = PipelineDriver(source.key_by("shop").to("by-shop", register=False))
+    keyed.feed({"amount": 1.0, "shop": "a"}, {"amount": 1.0})
+    assert keyed.results() == [{"amount": 1.0, "shop": "a"}]
+    assert keyed.dead_letters() == [b'{"amount":1.0}']
+
+
+def test_a_function_over_a_batch_that_raises_loses_the_bad_records_alone() -> None:
+    calls: list[int] = []
+
+    def inverse(records: object) -> list[dict[str, object] | None]:
+        assert isinstance(records, list)
+        calls.append(len(records))
+        return [None if one["n"] == 5 else {**one, "inverse": 1 / one["n"]} for one in records]
+
+    driver = PipelineDriver(stream("numbers").map_batches(inverse).to("inverses", register=False))
+    driver.feed({"n": 1}, {"n": 5}, {"n": 2})
+    assert [one["inverse"] for one in driver.results()] == [1.0, 0.5]
+    assert calls == [3]
+    driver.feed({"n": 4}, {"n": 0}, {"n": 5}, {"n": 2})
+    assert [one["inverse"] for one in driver.results()] == [0.25, 0.5]
+    assert driver.dead_letters() == [b'{"n":0}']
+    short = PipelineDriver(stream("numbers").map_batches(lambda records: records[:0]).to("none", register=False))
+    short.feed({"n": 1})
+    assert short.dead_letters() == [b'{"n":1}']
