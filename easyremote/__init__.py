@@ -10,15 +10,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import faust
-
     from easyremote.errors import CallError, DeadlineExceeded, EasyRemoteError, InvalidInput
     from easyremote.inference.client import AsyncClient, CallOptions, Client
     from easyremote.inference.functions import function
     from easyremote.inference.models import BaseAIModel
     from easyremote.pipelines import stream
+    from easyremote.worker import App
 
-    app: faust.App
+    app: App
 
 __all__ = [
     "AsyncClient",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, overload
 
 import faust
 import structlog
@@ -35,7 +35,7 @@ from easyremote.inference.service import NodeService, inference_group
 from easyremote.inference.swapping import Swapper
 from easyremote.logs import configure_logging
 from easyremote.modules import import_module
-from easyremote.pipelines import Pipeline
+from easyremote.pipelines import Pipeline, Stream
 from easyremote.pipelines import registered as registered_pipelines
 from easyremote.pipelines import stream as pipeline_from
 from easyremote.pipelines.decoding import Decoder
@@ -318,11 +318,26 @@ class _BootStrategy(BootStrategy):
         return any(isinstance(agent.channel, TopicT) for agent in self.app.agents.values())
 
 
-class _App(faust.App):
+class App(faust.App):
+    """Faust's app, on which pipelines can be written."""
+
     BootStrategy = _BootStrategy
     before_start: Callable[[], None]
     """Called when all modules are imported, before anything runs."""
 
+    @overload  # type: ignore[override]  # Faust's own streams begin with a channel, which is no str
+    def stream(
+        self,
+        channel: str,
+        *,
+        timestamp: str = "timestamp_ms",
+        types: Mapping[str, type] | None = None,
+        partitioned_by: tuple[str, ...] | None = None,
+    ) -> Stream: ...
+    @overload
+    def stream(
+        self, channel: AsyncIterable[Any] | Iterable[Any], beacon: Any = None, **kwargs: Any
+    ) -> faust.StreamT: ...
     def stream(self, channel: Any, beacon: Any = None, **kwargs: Any) -> Any:
         """Begin a pipeline with a topic's name, as `easyremote.stream` does; with anything else a stream of Faust."""
         if isinstance(channel, str):
@@ -330,12 +345,13 @@ class _App(faust.App):
         return super().stream(channel, beacon, **kwargs)
 
     def finalize(self) -> None:
+        """Take the configuration as it is from here on."""
         if not self.finalized:
             self.before_start()
         super().finalize()
 
 
-def build_app(settings: Settings | None = None) -> faust.App:
+def build_app(settings: Settings | None = None) -> App:
     """Return the Faust app of this process: what `faust -A easyremote worker` runs.
 
     Parameters
@@ -351,7 +367,7 @@ def build_app(settings: Settings | None = None) -> faust.App:
     known = settings or load_settings()
     configure_logging(known.log_level)
     (known.data_dir / "worker").mkdir(parents=True, exist_ok=True)
-    app = _App(
+    app = App(
         f"{known.namespace}easyremote",
         broker=faust_broker_url(known),
         broker_credentials=faust_credentials(known),

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from easyremote.errors import WindowError
 from easyremote.pipelines.pipeline import Pipeline, Record, Source, Step
-from easyremote.pipelines.stages import Passing, Stage, Windowing
-from easyremote.windows.aggregates import Aggregate
+from easyremote.pipelines.registry import check_topic, pipeline_of
+from easyremote.pipelines.stages import Joining, Passing
+from easyremote.pipelines.telling import Joined, Windows
+from easyremote.windows import AsOfJoin, IntervalJoin, Join
 from easyremote.windows.assigners import Assigner, CountWindow, EventTime, Hopping, Session, Sliding
 from easyremote.windows.durations import Duration
+from easyremote.windows.interval_join import How
 from easyremote.windows.windowed import Emission, Windowed
 
-__all__ = ["Stream", "registered", "stream"]
-
-registered: dict[str, Pipeline] = {}
-"""The pipelines of this process, by name: what a worker of the role `streams` runs."""
+__all__ = ["Stream", "stream"]
 
 READINGS_TYPES: Mapping[str, type] = {"device_id": str, "metric": str, "value": float}
 _TYPES = (str, int, float, bool, list, dict)
-_TOPIC = re.compile(r"[A-Za-z0-9._-]{1,200}")
-_OWN = frozenset({"window_start", "window_end", "revision", "final"})
 
 
 def stream(
@@ -70,7 +67,7 @@ def stream(
     >>> pipeline.name
     'readings.means'
     """
-    _check_topic(topic)
+    check_topic(topic)
     if topic == "readings":
         types = {**READINGS_TYPES, **(types or {})}
         partitioned_by = partitioned_by or ("device_id",)
@@ -81,11 +78,6 @@ def stream(
                 f"{', '.join(known.__name__ for known in _TYPES)}"
             )
     return Stream(topic, timestamp, types or {}, partitioned_by)
-
-
-def _check_topic(name: str) -> None:
-    if not _TOPIC.fullmatch(name):
-        raise WindowError(f"{name!r} is no topic: use letters, digits, '.', '_' and '-', at most 200")
 
 
 @dataclass(frozen=True)
@@ -120,7 +112,11 @@ class Stream:
 
     def to(self, topic: str, *, name: str | None = None, register: bool = True) -> Pipeline:
         """Send the records to another topic, by the keys that they have; see `Aggregated.to`."""
-        return _pipeline((self,), (), Passing(), topic, name, register=register)
+        return pipeline_of((self.read_by(()),), Passing(), topic, name, register=register)
+
+    def read_by(self, key: tuple[str, ...]) -> Source:
+        """Return what is read, by fields."""
+        return Source(self.topic, self.timestamp, self.types, self.steps, key)
 
     def key_by(self, *fields: str) -> Keyed:
         """Group records by the values of fields.
@@ -149,7 +145,7 @@ class Keyed:
 
         It is how a topic that is partitioned by something else is made ready for windows. See `Aggregated.to`.
         """
-        return _pipeline((self.source,), self.key, Passing(), topic, name, register=register)
+        return pipeline_of((self.source.read_by(self.key),), Passing(), topic, name, register=register)
 
     def window(
         self,
@@ -185,7 +181,92 @@ class Keyed:
             )
         event_time = EventTime(lateness, idle, watermark)
         Windowed(windows, {}, event_time, emit)  # which says what is wrong
-        return Windows(self, windows, event_time, emit)
+        return Windows(self.source.read_by(self.key), windows, event_time, emit)
+
+    def join(
+        self,
+        other: Keyed,
+        within: Duration | tuple[Duration, Duration],
+        *,
+        how: How = "inner",
+        event_time: EventTime | None = None,
+    ) -> Joined:
+        """Join with records of another topic of the same key whose event times are near.
+
+        A result is `{"stream_a", "stream_b", "join_key", "join_value"}`.
+
+        Parameters
+        ----------
+        other : Keyed
+            `stream(...).key_by(...)`: as many fields, and as many partitions.
+        within : str, int (ms), timedelta, or a pair of them
+            How far its time may be from this one's; a pair: how far before it, and after it.
+        how : {"inner", "left", "outer"}
+            Which records are told that have no match: none, this stream's, both's.
+        event_time : EventTime, optional
+            Lateness and idle time of both; unset: no lateness, one watermark for a partition. With the watermark by key
+            the state of a key that comes once stays until it was silent for the idle time.
+
+        Raises
+        ------
+        WindowError
+            If the keys do not fit, or records of one key may be with different workers.
+        """
+        before, after = within if isinstance(within, tuple) else (within, within)
+        IntervalJoin(before, after, how, event_time)  # which says what is wrong
+        told = f"{how}, {before} before to {after} after"
+        return self._joined(other, lambda: IntervalJoin(before, after, how, event_time), ("join", told))
+
+    def join_latest(
+        self,
+        other: Keyed,
+        *,
+        tolerance: Duration | None = None,
+        how: Literal["inner", "left"] = "inner",
+        event_time: EventTime | None = None,
+    ) -> Joined:
+        """Join each record with the latest of another topic of the same key that is not after it.
+
+        Without a tolerance the other topic is a table, whose rows are the latest records of each key; with one it is an
+        as-of join. A record waits until the other topic's watermark has passed it, or that topic has been silent for
+        the idle time.
+
+        Parameters
+        ----------
+        other : Keyed
+            `stream(...).key_by(...)`: as many fields, and as many partitions.
+        tolerance : str, int (ms) or timedelta, optional
+            How old the other record may be; unset: any age.
+        how : {"inner", "left"}
+            Whether a record without a match is told.
+        event_time : EventTime, optional
+            As in `join`.
+
+        Raises
+        ------
+        WindowError
+            As in `join`.
+        """
+        AsOfJoin(tolerance, how, event_time)
+        told = f"{how}, the latest" if tolerance is None else f"{how}, the latest of the {tolerance} before"
+        return self._joined(other, lambda: AsOfJoin(tolerance, how, event_time), ("join", told))
+
+    def _joined(self, other: Keyed, make: Callable[[], Join], told: tuple[str, str]) -> Joined:
+        if not isinstance(other, Keyed):
+            raise WindowError(f"{other!r} has no key: join with stream(...).key_by(...)")
+        if other.source.topic == self.source.topic:
+            raise WindowError(
+                f"{self.source.topic!r} cannot be joined with itself: send one side to another topic first"
+            )
+        if len(other.key) != len(self.key):
+            raise WindowError(f"{self.key} and {other.key} are keys of different lengths: name as many fields of both")
+        for mine, theirs in zip(self.key, other.key, strict=True):
+            kinds = (self.source.types.get(mine), other.source.types.get(theirs))
+            if None not in kinds and kinds[0] is not kinds[1]:
+                raise WindowError(f"{mine!r} and {theirs!r} are of different types and never equal: map one of them")
+        for keyed in (self, other):
+            keyed.check_partitioning()
+        return Joined((self.source.read_by(self.key), other.source.read_by(other.key)), Joining(make, told))
 
     def check_partitioning(self) -> None:
         """Raise a WindowError if records of one key may be with different workers."""
@@ -202,88 +283,3 @@ class Keyed:
                 f"be with different workers. Add {missing[0]!r} to key_by(), or first send them to a topic by that "
                 f"key, .key_by{self.key}.to('{topic}-by-{self.key[0]}'), and read that one"
             )
-
-
-@dataclass(frozen=True)
-class Windows:
-    """Records by key and window."""
-
-    keyed: Keyed
-    windows: Assigner
-    event_time: EventTime
-    emission: Emission
-
-    def aggregate(self, **aggregates: Aggregate) -> Aggregated:
-        """Say what is told of each window, by the name of the result's field.
-
-        Raises
-        ------
-        WindowError
-            If one is no aggregate, reads a field of a type that it cannot use, or its name is taken.
-        """
-        if not aggregates:
-            raise WindowError("aggregate() needs at least one, such as aggregate(mean=Mean('value'))")
-        for name, one in aggregates.items():
-            if not hasattr(one, "state") or isinstance(one, type):
-                raise WindowError(f"{name}={one!r} is no aggregate: use Mean('value') and its like")
-            if name in _OWN or name in self.keyed.key:
-                raise WindowError(f"a result has {name!r} already: give the aggregate another name")
-            self._check_type(name, one)
-        return Aggregated(self, aggregates)
-
-    def _check_type(self, name: str, aggregate: Aggregate) -> None:
-        column = aggregate.state.column
-        kind = self.keyed.source.types.get(column or "")
-        if type(aggregate).__module__.endswith(".custom") or kind is None:
-            return
-        if kind not in {int, float}:
-            raise WindowError(
-                f"{name} reads {column!r}, which is of type {kind.__name__} and no number: use TypeDistribution or "
-                "Custom, or another field"
-            )
-
-
-@dataclass(frozen=True)
-class Aggregated:
-    """Results, which want to go somewhere."""
-
-    of: Windows
-    aggregates: Mapping[str, Aggregate]
-
-    def to(self, topic: str, *, name: str | None = None, register: bool = True) -> Pipeline:
-        """Send the results to a topic; a worker of the role `streams` runs it from now on.
-
-        Parameters
-        ----------
-        topic : str
-            Without the namespace; it is made with the source's number of partitions if it is not there.
-        name : str, optional
-            Of the pipeline; unset: the names of both topics.
-        register : bool
-            False: it is only described, for a test or a replay.
-
-        Raises
-        ------
-        WindowError
-            If the topic is the source, or another pipeline has the name.
-        """
-        of = self.of
-        stage = Windowing(of.windows, self.aggregates, of.event_time, of.emission)
-        return _pipeline((of.keyed.source,), of.keyed.key, stage, topic, name, register=register)
-
-
-def _pipeline(  # what a pipeline is, and what is done with it
-    streams: Sequence[Stream], key: tuple[str, ...], stage: Stage, topic: str, name: str | None, *, register: bool
-) -> Pipeline:
-    _check_topic(topic)
-    sources = tuple(Source(one.topic, one.timestamp, one.types, one.steps) for one in streams)
-    if topic in {one.topic for one in sources}:
-        raise WindowError(f"a pipeline from {topic!r} to itself would never end: choose another topic")
-    name = name or f"{'-'.join(one.topic for one in sources)}.{topic}"
-    _check_topic(name)
-    pipeline = Pipeline(name=name, sources=sources, sink=topic, key=key, stage=stage)
-    if register:
-        if pipeline.name in registered:
-            raise WindowError(f"there is a pipeline {pipeline.name!r} already: say .to({topic!r}, name='another')")
-        registered[pipeline.name] = pipeline
-    return pipeline

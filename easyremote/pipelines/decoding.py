@@ -13,13 +13,16 @@ import numpy.typing as npt
 
 from easyremote.errors import WindowError
 from easyremote.pipelines.pipeline import Pipeline, Record
-from easyremote.pipelines.stages import RECORD
 from easyremote.windows import Rows
+from easyremote.windows.joining import JOINED
 
 if TYPE_CHECKING:
     from confluent_kafka import Message
 
 __all__ = ["Decoded", "Decoder"]
+
+_encode = msgspec.json.Encoder().encode
+_UNREADABLE = (msgspec.MsgspecError, UnicodeError, TypeError, OverflowError)
 
 _Time = Annotated[int, msgspec.Meta(ge=0, lt=2**48)]
 
@@ -48,10 +51,10 @@ class Decoder:
 
     def __init__(self, pipeline: Pipeline, side: int = 0) -> None:
         self._source = source = pipeline.sources[side]
-        self._key = pipeline.key
+        self._key = source.key
         self._columns = pipeline.stage.columns
         self._timed = pipeline.stage.has_state
-        names = (*self._key, *(name for name in self._columns if name != RECORD), *source.types)
+        names = (*self._key, *(name for name in self._columns if name != JOINED), *source.types)
         self._names = tuple(dict.fromkeys((*names, source.timestamp) if self._timed else names))
         # Field names may be no Python names, or a struct's own: so each has a number.
         fields = [(f"f{number}", self._type(name)) for number, name in enumerate(self._names)]
@@ -61,19 +64,25 @@ class Decoder:
         self._object = msgspec.json.Decoder(dict[str, Any])
         self._getters = {name: f"f{number}" for number, name in enumerate(self._names)}
         self._numeric = tuple(name for name in self._columns if source.types.get(name) in {int, float})
-        self._whole = RECORD in self._columns
+        self._whole = JOINED in self._columns
 
     def decode(self, _partition: int, messages: Sequence[Message]) -> Decoded:
         """Decode a batch; runs on the source's thread."""
         malformed: list[tuple[int, Exception]] = []
-        records: dict[int, Record] = {}
-        if self._source.steps or self._whole:
+        whole: dict[int, bytes] = {}
+        if self._source.steps:
             records = self._changed(messages, _each(self._object.decode, _values(messages), malformed), malformed)
-            convert = functools.partial(msgspec.convert, type=self._struct)
-            found = _each(convert, records, malformed)
+            # What a function has put in may be nothing that JSON has.
+            whole = _each(_encode, records, malformed) if self._whole else {}
+            kept = {place: records[place] for place in whole} if self._whole else records
+            found = _each(functools.partial(msgspec.convert, type=self._struct), kept, malformed)
         else:
-            found = _each(self._typed.decode, _values(messages), malformed)
-        return self._decoded(messages, found, records, malformed)
+            values = _values(messages)
+            if self._whole:
+                # Fields that nobody looks at are not decoded, and so their letters are not checked either.
+                whole = values = _each(_checked, values, malformed)
+            found = _each(self._typed.decode, values, malformed)
+        return self._decoded(messages, found, whole, malformed)
 
     def _changed(
         self, messages: Sequence[Message], records: dict[int, Record], malformed: list[tuple[int, Exception]]
@@ -113,16 +122,16 @@ class Decoder:
         self,
         messages: Sequence[Message],
         found: dict[int, Any],  # Any: the struct is made at run time
-        records: dict[int, Record],
+        whole: dict[int, bytes],
         malformed: list[tuple[int, Exception]],
     ) -> Decoded:
         places = list(found)
         if not places:
             return Decoded(messages, places, None, malformed)
         rows = list(found.values())
-        columns = {name: self._column(name, rows) for name in self._columns if name != RECORD}
+        columns = {name: self._column(name, rows) for name in self._columns if name != JOINED}
         if self._whole:
-            columns[RECORD] = _objects([records[place] for place in places])
+            columns[JOINED] = _objects([whole[place] for place in places])
         time = self._getters[self._source.timestamp] if self._timed else None
         times = [getattr(row, time) for row in rows] if time is not None else [0] * len(rows)
         keys = [[getattr(row, self._getters[name]) for row in rows] for name in self._key]
@@ -143,8 +152,14 @@ class Decoder:
         return np.array(values, np.float64) if name in self._numeric else _objects(values)
 
 
-def _values(messages: Sequence[Message]) -> dict[int, str | bytes]:
-    return {place: message.value() or b"" for place, message in enumerate(messages)}
+def _values(messages: Sequence[Message]) -> dict[int, bytes]:
+    values = (message.value() or b"" for message in messages)
+    return {place: value if isinstance(value, bytes) else value.encode() for place, value in enumerate(values)}
+
+
+def _checked(value: bytes) -> bytes:
+    value.decode()
+    return value
 
 
 def _each(
@@ -155,12 +170,12 @@ def _each(
     """Return what is made of each place's value; what fails is noted as malformed."""
     try:
         return {place: decode(value) for place, value in values.items()}
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except _UNREADABLE:
         found = {}
         for place, value in values.items():
             try:
                 found[place] = decode(value)
-            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            except _UNREADABLE as error:
                 malformed.append((place, error))
         return found
 

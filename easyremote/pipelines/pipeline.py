@@ -30,12 +30,15 @@ class Source:
         Fields that are checked, and dead-lettered when they are of another type.
     steps : tuple of callable
         What is done with records first, in order.
+    key : tuple of str
+        Fields that records are grouped by.
     """
 
     topic: str
     timestamp: str
     types: Mapping[str, type]
     steps: tuple[Step, ...]
+    key: tuple[str, ...] = ()
 
     @property
     def late(self) -> str:
@@ -60,8 +63,6 @@ class Pipeline:
         What it reads; the group shares out the partitions of the first.
     sink : str
         Topic of its results, without the namespace.
-    key : tuple of str
-        Fields that records are grouped by.
     stage : Stage
         What is done with them.
     """
@@ -69,8 +70,12 @@ class Pipeline:
     name: str
     sources: tuple[Source, ...]
     sink: str
-    key: tuple[str, ...]
     stage: Stage
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """The fields that records are grouped by, as the first source calls them."""
+        return self.sources[0].key
 
     @property
     def changelog(self) -> str:

@@ -1,20 +1,21 @@
-"""What a pipeline does with its rows: nothing more, or windows; each stage has a kernel for one partition."""
+"""What a pipeline does with its rows: pass them on, put them in windows, join them; each stage has a kernel."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
-from easyremote.windows import EventTime, Late, Rows, WindowResult
+import msgspec
+
+from easyremote.windows import EventTime, Join, JoinResult, Late, Rows, WindowResult
 from easyremote.windows.aggregates import Aggregate
 from easyremote.windows.assigners import Assigner
+from easyremote.windows.joining import JOINED
 from easyremote.windows.windowed import Emission, Windowed
 
-__all__ = ["RECORD", "Passing", "Result", "Stage", "StageKernel", "Told", "Windowing"]
+__all__ = ["Joining", "Passing", "Result", "Stage", "StageKernel", "Told", "Windowing"]
 
-RECORD = "\x00record"
-"""Column of the records themselves, for a stage that wants them whole; no field of JSON that anyone writes."""
 
 Key = tuple[Any, ...]
 Changes = list[tuple[bytes, bytes | None]]
@@ -24,7 +25,8 @@ class Result(NamedTuple):
     """A record for the sink: whose it is, and the message of the batch that it came from, where it is that of one."""
 
     key: Key
-    record: dict[str, Any]  # Any: whatever JSON holds
+    record: bytes | dict[str, Any]
+    """Bytes of JSON, or what is to become them. Any: whatever JSON holds."""
     place: int | None = None
 
 
@@ -61,7 +63,7 @@ class Stage(Protocol):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The fields that it reads, `RECORD` for the records themselves."""
+        """The fields that it reads, `JOINED` for the records themselves."""
         ...
 
     @property
@@ -82,7 +84,7 @@ class Stage(Protocol):
 class Passing:
     """Records go on as they are, by another key where one is given."""
 
-    columns: tuple[str, ...] = (RECORD,)
+    columns: tuple[str, ...] = (JOINED,)
     has_state: bool = False
 
     def kernel(self, key: tuple[str, ...]) -> _PassingKernel:
@@ -96,7 +98,7 @@ class Passing:
 
 class _PassingKernel:
     def step(self, side: int, rows: Rows, now_ms: int) -> Told:
-        records = rows.columns[RECORD].tolist()
+        records = rows.columns[JOINED].tolist()
         pairs = enumerate(zip(rows.keys, records, strict=True))
         return Told([Result(key, record, place) for place, (key, record) in pairs])
 
@@ -178,3 +180,62 @@ class _WindowingKernel:
             end = {"revision": one.revision, "final": one.final}
             told.append(Result(one.key, dict(zip(self._key, one.key, strict=True)) | bounds | one.values | end))
         return told
+
+
+@dataclass(frozen=True)
+class Joining:
+    """Records of two topics are put together by their key and time.
+
+    Parameters
+    ----------
+    make : callable
+        `() -> Join`: the kernel, for one partition.
+    told : tuple of (str, str)
+        What it does, and how, for people.
+    """
+
+    make: Callable[[], Join]
+    told: tuple[str, str]
+    columns: tuple[str, ...] = (JOINED,)
+    has_state: bool = True
+
+    def kernel(self, key: tuple[str, ...]) -> _JoiningKernel:
+        """Return the join of one partition."""
+        return _JoiningKernel(key, self.make())
+
+    def described(self) -> list[tuple[str, str]]:
+        """Return the kind of join."""
+        return [self.told]
+
+
+class _JoiningKernel:
+    def __init__(self, key: tuple[str, ...], join: Join) -> None:
+        self._key = key[0] if len(key) == 1 else list(key)
+        self._join = join
+
+    def step(self, side: int, rows: Rows, now_ms: int) -> Told:
+        effects = self._join.step(side, rows, now_ms)
+        return Told(self._records(effects.results), effects.late)
+
+    def close_idle(self, now_ms: int) -> list[Result]:
+        return self._records(self._join.close_idle(now_ms))
+
+    def changes(self) -> Changes:
+        return self._join.changes()
+
+    def restore(self, key: bytes, content: bytes) -> None:
+        self._join.restore(key, content)
+
+    def _records(self, results: Iterable[JoinResult]) -> list[Result]:
+        return [
+            Result(
+                one.key,
+                {
+                    "stream_a": None if one.left is None else msgspec.Raw(one.left),
+                    "stream_b": None if one.right is None else msgspec.Raw(one.right),
+                    "join_key": self._key,
+                    "join_value": one.key[0] if len(one.key) == 1 else one.key,
+                },
+            )
+            for one in results
+        ]

@@ -85,5 +85,5 @@ class PipelineTask:
                 its_key: bytes | None = key[0].encode() if len(key) == 1 and isinstance(key[0], str) else _encode(key)
             else:
                 its_key = None if place is None else key_of(messages[place])
-            outputs.append(Output(self._sink, its_key, _encode(record)))
+            outputs.append(Output(self._sink, its_key, record if isinstance(record, bytes) else _encode(record)))
         return outputs

@@ -1,8 +1,11 @@
 """Pure stream kernels: columns in, effects out; no I/O, no clock, no sleep."""
 
 from easyremote.windows.aggregates import Count, Invalid, Max, Mean, Min, NumericCount, StdDev, Sum, Variance
+from easyremote.windows.asof_join import AsOfJoin
 from easyremote.windows.assigners import CountWindow, EventTime, Hopping, Session, Sliding, Tumbling
 from easyremote.windows.custom import Custom, TypeDistribution
+from easyremote.windows.interval_join import IntervalJoin
+from easyremote.windows.joining import Join, JoinEffects, JoinResult
 from easyremote.windows.kernel import Effects, Kernel
 from easyremote.windows.quantiles import Median, Quantile
 from easyremote.windows.readings import Readings
@@ -12,13 +15,18 @@ from easyremote.windows.windowed import Windowed, WindowedEffects
 from easyremote.windows.zscore import ZScore
 
 __all__ = [
+    "AsOfJoin",
     "Count",
     "CountWindow",
     "Custom",
     "Effects",
     "EventTime",
     "Hopping",
+    "IntervalJoin",
     "Invalid",
+    "Join",
+    "JoinEffects",
+    "JoinResult",
     "Kernel",
     "Late",
     "Max",

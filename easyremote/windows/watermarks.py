@@ -97,6 +97,12 @@ class Watermarks:
         owner = series if self.by_key else np.zeros(len(series), np.int64)
         np.maximum.at(self._marks["closed_ms"], owner, end_ms)
 
+    def expect(self, series: Ints, now_ms: int) -> None:
+        """Let the silence of series of which nothing has come yet begin now."""
+        owner = np.unique(series) if self.by_key else np.zeros(1, np.int64)
+        fresh = owner[self._marks["seen_ms"][owner] == 0]
+        self._marks["seen_ms"][fresh] = now_ms
+
     def reset(self, series: int) -> None:
         """Begin anew with a series' number that another key gets."""
         if self.by_key:

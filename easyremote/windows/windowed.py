@@ -13,6 +13,7 @@ import numpy.typing as npt
 from easyremote.errors import WindowError
 from easyremote.windows.assigners import Assigner, EventTime, Hopping, Session, Sliding
 from easyremote.windows.buffers import Counted, Slid
+from easyremote.windows.keys import Keys
 from easyremote.windows.panes import Panes
 from easyremote.windows.rows import Closed, Key, Late, Rows, WindowResult
 from easyremote.windows.sessions import Sessions
@@ -86,9 +87,7 @@ class Windowed:
         self._state = _state_of(windows, states)
         self._revisions: dict[tuple[int, int], int] = {}
         """How often the window of a series that ends then was told."""
-        self._ids: dict[Key, int] = {}
-        self._keys: list[Key] = []
-        self._unused: list[int] = []
+        self._keys = Keys(self._watermarks)
         self._changed: set[int] = set()
         self._gone: list[Key] = []
         self._forget_at_ms = 0
@@ -96,7 +95,7 @@ class Windowed:
     @property
     def keys(self) -> int:
         """How many keys it knows."""
-        return len(self._ids)
+        return len(self._keys)
 
     def step(self, rows: Rows, now_ms: int) -> WindowedEffects:
         """Take a batch in.
@@ -114,7 +113,7 @@ class Windowed:
         taken = np.flatnonzero(~future)
         if not len(taken):
             return WindowedEffects([], late)
-        series = self._ids_of([rows.keys[place] for place in taken.tolist()] if len(late) else rows.keys)
+        series = self._keys.numbers([rows.keys[place] for place in taken.tolist()] if len(late) else rows.keys)
         event_ms = rows.event_ms[taken]
         lateness = self._state.lateness(event_ms, self._watermarks.advance(series, event_ms, now_ms))
         self._changed.update(np.unique(series).tolist())
@@ -152,7 +151,7 @@ class Windowed:
         for number, held in zip(changed.tolist(), self._state.pack(changed), strict=True):
             if not held and not by_key:
                 # It has no watermark of its own that would have to be kept.
-                changes.append((msgspec.json.encode(self._drop(number)), None))
+                changes.append((msgspec.json.encode(self._keys.drop(number)), None))
                 continue
             mark = self._watermarks.pack(number) if by_key else b""
             content = msgspec.msgpack.encode([_FORMAT, mark, held, told.get(number, [])])
@@ -174,7 +173,7 @@ class Windowed:
             return
         try:
             _, mark, held, told = msgspec.msgpack.decode(content, type=_Content)
-            (number,) = self._ids_of([tuple(msgspec.json.decode(key, type=list[Any]))]).tolist()
+            (number,) = self._keys.numbers([tuple(msgspec.json.decode(key, type=list[Any]))]).tolist()
             self._state.restore(number, held)
         except (ValueError, TypeError, IndexError, WindowError) as error:
             raise WindowError(
@@ -230,43 +229,16 @@ class Windowed:
         columns = zip(places.tolist(), start.tolist(), end.tolist(), amount[places].tolist(), strict=True)
         return [Late(place, begin, close, how_late, reason) for place, begin, close, how_late in columns]
 
-    def _ids_of(self, keys: Sequence[Key]) -> Ints:
-        known = self._ids
-        try:
-            return np.array([known[key] for key in keys], np.int64)
-        except KeyError:
-            for key in dict.fromkeys(keys):
-                if key not in known:
-                    known[key] = self._number_for(key)
-        return np.array([known[key] for key in keys], np.int64)
-
-    def _number_for(self, key: Key) -> int:
-        if self._unused:
-            number = self._unused.pop()
-            self._keys[number] = key
-            self._watermarks.reset(number)
-        else:
-            number = len(self._keys)
-            self._keys.append(key)
-            self._watermarks.grow(number + 1)
-        return number
-
-    def _drop(self, number: int) -> Key:
-        key = self._keys[number]
-        del self._ids[key]
-        self._unused.append(number)
-        return key
-
     def _forget(self, now_ms: int) -> None:
         if not self._watermarks.by_key or now_ms < self._forget_at_ms:
             return
         self._forget_at_ms = now_ms + _FORGET_EACH_MS
-        numbers = np.fromiter(self._ids.values(), np.int64, len(self._ids))
+        numbers = self._keys.known()
         if not len(numbers):
             return
         old = numbers[self._watermarks.seen_ms(numbers) < now_ms - _FORGET_MS]
         for number in np.setdiff1d(old, self._state.open_ends()[0]).tolist():
-            self._gone.append(self._drop(number))
+            self._gone.append(self._keys.drop(number))
             self._changed.discard(number)
 
 

@@ -103,3 +103,38 @@ def test_each_result_of_a_pipeline_comes_once_though_workers_are_killed(settings
         assert closed == {window: [count] for window, count in expected.items()}
     finally:
         stop(worker)
+
+
+def test_a_module_of_ones_own_is_a_worker_and_each_pair_of_its_join_comes_once_though_it_is_killed(
+    settings: Settings,
+) -> None:
+    TopicAdmin(settings).ensure(declarations())
+    numbers = range(600)
+    worker = start_worker(settings, "joined", EASYREMOTE_ROLES="streams")
+    try:
+        await_ready(settings, "streams", process=worker)
+        with tail(settings, "paid") as paid:
+            for first in (0, 200, 400):
+                some = numbers[first : first + 200]
+                # Every third order is not paid; what is paid is paid before the order's own record is read, or after.
+                rows = [(number, {"number": number, "amount": 1.0, "at": BASE + number * 20}) for number in some]
+                due = [(number, {**row, "at": row["at"] + 4_000}) for number, row in rows if number % 3]
+                halves = (("payments", due[:60]), ("orders", rows), ("payments", due[60:]))
+                for topic, part in halves:
+                    _produce(settings, topic, [(str(number), row) for number, row in part])
+                before = first * 2 // 3 + 60
+                paid.wait_for(partial(_are, before))
+                kill(worker)
+                worker = start_worker(settings, "joined", EASYREMOTE_ROLES="streams")
+            # An hour later: all that waits is past its interval, in each partition.
+            last = [
+                (str(number), {"number": number, "amount": 0.0, "at": BASE + 3_600_000})
+                for number in range(10_000, 10_100)
+            ]
+            _produce(settings, "payments", last)
+            told = _values(paid.wait_for(partial(_are, len(numbers))))
+    finally:
+        stop(worker)
+    assert all(set(one) == {"stream_a", "stream_b", "join_key", "join_value"} for one in told)
+    pairs = sorted((one["join_value"], one["stream_b"] is not None) for one in told)
+    assert pairs == [(number, number % 3 != 0) for number in numbers]

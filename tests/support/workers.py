@@ -22,10 +22,10 @@ STOP_S = 10
 """A worker leaves within this, by the contract."""
 
 
-def start_worker(settings: Settings, **environment: str) -> subprocess.Popen[bytes]:
-    """Start `faust -A easyremote worker` with the functions of `served`, and no models."""
+def start_worker(settings: Settings, module: str = "easyremote", **environment: str) -> subprocess.Popen[bytes]:
+    """Start `faust -A easyremote worker`, or with a module of one's own, the functions of `served`, and no models."""
     return subprocess.Popen(
-        [Path(sys.executable).with_name("faust"), "-A", "easyremote", "worker", "-l", "warn"],
+        [Path(sys.executable).with_name("faust"), "-A", module, "worker", "-l", "warn"],
         env=os.environ
         | {
             "EASYREMOTE_KAFKA": settings.bootstrap_servers(),

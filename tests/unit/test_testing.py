@@ -111,3 +111,43 @@ def test_a_function_over_a_batch_that_raises_loses_the_bad_records_alone() -> No
     short = PipelineDriver(stream("numbers").map_batches(lambda records: records[:0]).to("none", register=False))
     short.feed({"n": 1})
     assert short.dead_letters() == [b'{"n":1}']
+
+
+def test_two_topics_are_joined_with_the_keys_of_the_contract() -> None:
+    orders, payments = (
+        stream(topic, timestamp="at", partitioned_by=("no",)).key_by("no") for topic in ("orders", "payments")
+    )
+    driver = PipelineDriver(orders.join(payments, within="5s", how="left").to("paid", register=False))
+    order, payment = {"no": 7, "at": 1_000, "what": "tea"}, {"no": 7, "at": 3_000, "amount": 2}
+    driver.feed(order, {"no": 8, "at": 1_000})
+    driver.feed(payment, topic="payments")
+    assert driver.results() == [{"stream_a": order, "stream_b": payment, "join_key": "no", "join_value": 7}]
+    driver.feed({"no": 9, "at": 7_000}, topic="payments")
+    (alone,) = driver.results()
+    assert (alone["stream_a"]["no"], alone["stream_b"]) == (8, None)
+    driver.feed({"no": 7, "at": 1_500}, topic="payments")
+    assert [one["lateness"]["lateness_ms"] for one in driver.late()] == [5_500]
+
+
+def test_a_table_gives_what_stood_at_the_time_of_each_record_as_its_functions_made_it() -> None:
+    prices = stream("prices", partitioned_by=("shop", "what")).map(
+        lambda record: {**record, "cents": record["eur"] * 100}
+    )
+    sold = stream("sold", partitioned_by=("shop", "what")).key_by("shop", "what")
+    driver = PipelineDriver(sold.join_latest(prices.key_by("shop", "what")).to("priced", register=False))
+    for at, eur in ((0, 1), (10, 2), (20, 3)):
+        driver.feed({"shop": "a", "what": "tea", "eur": eur, "timestamp_ms": at}, topic="prices")
+    driver.feed({"shop": "a", "what": "tea", "timestamp_ms": 15})
+    (told,) = driver.results()
+    assert told["stream_b"]["cents"] == 200
+    assert (told["join_key"], told["join_value"]) == (["shop", "what"], ["a", "tea"])
+
+
+def test_what_a_function_makes_that_json_has_not_is_a_dead_letter() -> None:
+    driver = PipelineDriver(stream("t").map(lambda record: {**record, "of": object()}).to("u", register=False))
+    driver.feed({"n": 1})
+    assert driver.dead_letters() == [b'{"n":1}']
+    driver = PipelineDriver(stream("t").to("u", register=False))
+    driver.feed(b'{"n": "\xff"}', {"n": 2**70})
+    assert driver.results() == [{"n": 2**70}]
+    assert driver.dead_letters() == [b'{"n": "\xff"}']

@@ -23,6 +23,10 @@ def _orders() -> Stream:
     return stream("orders", types={"shop": str, "amount": float}, partitioned_by=("shop",))
 
 
+def _returns() -> Stream:
+    return stream("returns", types={"shop": str, "number": int}, partitioned_by=("shop",))
+
+
 MISTAKES: dict[str, tuple[Callable[[], object], str]] = {
     "no topic": (lambda: stream("my topic"), "letters, digits"),
     "a type that JSON has not": (lambda: stream("t", types={"a": bytes}), "use one of str"),
@@ -44,6 +48,28 @@ MISTAKES: dict[str, tuple[Callable[[], object], str]] = {
     "a name that is taken": (
         lambda: _orders().key_by("shop").window(Tumbling("1s")).aggregate(shop=Count()),
         "another name",
+    ),
+    "a join without a key": (lambda: _orders().key_by("shop").join(_orders(), "5s"), "has no key"),  # type: ignore[arg-type]
+    "a join with itself": (lambda: _orders().key_by("shop").join(_orders().key_by("shop"), "5s"), "itself"),
+    "keys of different lengths": (
+        lambda: _orders().key_by("shop").join(_returns().key_by("shop", "amount"), "5s"),
+        "as many fields",
+    ),
+    "keys of different types": (
+        lambda: _orders().key_by("shop").join(_returns().key_by("number"), "5s"),
+        "never equal",
+    ),
+    "a join over several partitions": (
+        lambda: _orders().key_by("kind").join(_returns().key_by("kind"), "5s"),
+        "different workers",
+    ),
+    "no kind of join": (
+        lambda: _orders().key_by("shop").join(_returns().key_by("shop"), "5s", how="right"),  # type: ignore[arg-type]
+        "how=",
+    ),
+    "an outer as-of join": (
+        lambda: _orders().key_by("shop").join_latest(_returns().key_by("shop"), how="outer"),  # type: ignore[arg-type]
+        "how=",
     ),
     "a circle": (
         lambda: _orders().key_by("shop").window(Tumbling("1s")).aggregate(n=Count()).to("orders"),

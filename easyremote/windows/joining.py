@@ -1,0 +1,210 @@
+"""What all joins of two streams share: two sides, a watermark of each, state that goes once nothing can match it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from easyremote.errors import WindowError
+from easyremote.windows.assigners import EventTime
+from easyremote.windows.keys import Keys
+from easyremote.windows.rows import Key, Late, Rows
+from easyremote.windows.sides import Packed, Side
+from easyremote.windows.watermarks import FUTURE_MS, Watermarks
+
+__all__ = ["JOINED", "Arrived", "Join", "JoinEffects", "JoinResult"]
+
+Ints = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
+JOINED = "\x00record"
+"""The column of the records themselves, as bytes of JSON; no field that anyone has."""
+_FORGET_MS = 7 * 24 * 3_600_000
+_FORGET_EACH_MS = 3_600_000
+_FORMAT = 1
+_Content = tuple[Literal[1], bytes, bytes, Packed, Packed]
+_MARK = b"watermark"
+
+
+class JoinResult(NamedTuple):
+    """A pair of records of one key; None where a side has none."""
+
+    key: Key
+    left: bytes | None
+    right: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class JoinEffects:
+    """What a step led to."""
+
+    results: list[JoinResult] = field(default_factory=list)
+    late: list[Late] = field(default_factory=list)
+
+
+class Arrived(NamedTuple):
+    """Records of a batch that are in time, by series, event time and offset; arrays of shape (n,)."""
+
+    series: Ints
+    event_ms: Ints
+    offsets: Ints
+    records: npt.NDArray[np.object_]
+
+
+class Join(ABC):
+    """Two streams of one partition, joined by their key.
+
+    Each side has a watermark of its own, from its own log alone; so which records are late, and so all results, do
+    not depend on how the two logs are read past each other.
+
+    Parameters
+    ----------
+    event_time : EventTime
+        Lateness and idle time of both sides; whose watermark.
+    """
+
+    def __init__(self, event_time: EventTime | None = None) -> None:
+        known = event_time or EventTime(watermark="partition")
+        self._marks = (Watermarks(known), Watermarks(known))
+        self._keys = Keys(*self._marks)
+        self._sides = (Side(), Side())
+        self._changed: set[int] = set()
+        self._gone: list[Key] = []
+        self._forget_at_ms = 0
+
+    @property
+    def held(self) -> int:
+        """How many records of both sides it holds."""
+        return len(self._sides[0]) + len(self._sides[1])
+
+    @property
+    def keys(self) -> int:
+        """How many keys it knows."""
+        return len(self._keys)
+
+    def step(self, side: int, rows: Rows, now_ms: int) -> JoinEffects:
+        """Take a batch of one side in.
+
+        Parameters
+        ----------
+        side : int
+            0: the left, 1: the right.
+        rows : Rows
+            At least one, in the order of the log, the records themselves in the column `JOINED`.
+        now_ms : int
+            The wall clock, ms.
+        """
+        ahead = rows.event_ms - now_ms
+        future = ahead > FUTURE_MS
+        late = _late(np.flatnonzero(future), rows.event_ms, ahead, "future")
+        taken = np.flatnonzero(~future)
+        if not len(taken):
+            return JoinEffects([], late)
+        series = self._keys.numbers([rows.keys[place] for place in taken.tolist()])
+        self._changed.update(np.unique(series).tolist())
+        event_ms = rows.event_ms[taken]
+        self._marks[1 - side].expect(series, now_ms)
+        behind = np.zeros(len(ahead), np.int64)
+        behind[taken] = self._marks[side].advance(series, event_ms, now_ms) - event_ms
+        late += _late(taken[behind[taken] > 0], rows.event_ms, behind, "late")
+        in_time = np.flatnonzero(behind[taken] <= 0)
+        results: list[JoinResult] = []
+        if len(in_time):
+            order = in_time[np.lexsort((rows.offsets[taken[in_time]], event_ms[in_time], series[in_time]))]
+            records = rows.columns[JOINED][taken[order]]
+            arrived = Arrived(series[order], event_ms[order], rows.offsets[taken[order]], records)
+            results = self._arrive(side, arrived)
+        return JoinEffects(results + self._expire(), late)
+
+    def close_idle(self, now_ms: int) -> list[JoinResult]:
+        """Let go what waits for a side that is silent; forget keys silent for a week."""
+        for side in (0, 1):
+            waiting, until = self._waits_for(side)
+            silent = self._marks[side].silent(waiting, now_ms) & (until > self._marks[side].limits(waiting))
+            if silent.any():
+                self._marks[side].close_up_to(waiting[silent], until[silent])
+                self._changed.update(waiting[silent].tolist())
+        results = self._expire()
+        self._forget(now_ms)
+        return results
+
+    def changes(self) -> list[tuple[bytes, bytes | None]]:
+        """Return key and content of everything that changed since the last time; None: forgotten."""
+        changes: list[tuple[bytes, bytes | None]] = [(msgspec.json.encode(key), None) for key in self._gone]
+        by_key = self._marks[0].by_key
+        if self._changed and not by_key:
+            changes.append((_MARK, msgspec.msgpack.encode([marks.pack() for marks in self._marks])))
+        for number in sorted(self._changed):
+            left, right = (side.of(number) for side in self._sides)
+            if not (left or right or by_key):
+                changes.append((msgspec.json.encode(self._keys.drop(number)), None))
+                continue
+            marks = [one.pack(number) if by_key else b"" for one in self._marks]
+            content = msgspec.msgpack.encode([_FORMAT, *marks, left, right])
+            changes.append((msgspec.json.encode(self._keys[number]), content))
+        self._changed.clear()
+        self._gone.clear()
+        return changes
+
+    def restore(self, key: bytes, content: bytes) -> None:
+        """Put back what `changes` gave.
+
+        Raises
+        ------
+        WindowError
+            If it was not made by this version of a join.
+        """
+        try:
+            if key == _MARK:
+                for marks, packed in zip(self._marks, msgspec.msgpack.decode(content, type=list[bytes]), strict=True):
+                    marks.restore(packed)
+                return
+            _, *packed_marks, left, right = msgspec.msgpack.decode(content, type=_Content)
+            (number,) = self._keys.numbers([tuple(msgspec.json.decode(key, type=list[Any]))]).tolist()
+        except (ValueError, TypeError) as error:
+            raise WindowError(
+                f"the state of key {key!r} has another form ({error}): give the changed pipeline another name, or "
+                "delete its changelog topic and reset its group to read everything again"
+            ) from error
+        for side, held in zip(self._sides, (left, right), strict=True):
+            if held:
+                side.restore(number, held)
+        if self._marks[0].by_key:
+            for marks, one in zip(self._marks, packed_marks, strict=True):
+                marks.restore(one, number)
+
+    @abstractmethod
+    def _arrive(self, side: int, arrived: Arrived) -> list[JoinResult]:
+        """Take records of a side in; return what they lead to at once."""
+
+    @abstractmethod
+    def _expire(self) -> list[JoinResult]:
+        """Let go what the watermarks have passed; return what that leads to."""
+
+    @abstractmethod
+    def _waits_for(self, side: int) -> tuple[Ints, Ints]:
+        """Return series that hold something until a side's watermark has come far enough, and how far, ms."""
+
+    def _forget(self, now_ms: int) -> None:
+        if not self._marks[0].by_key or now_ms < self._forget_at_ms:
+            return
+        self._forget_at_ms = now_ms + _FORGET_EACH_MS
+        numbers = self._keys.known()
+        if not len(numbers):
+            return
+        seen = np.maximum(self._marks[0].seen_ms(numbers), self._marks[1].seen_ms(numbers))
+        holding = np.concatenate([side.rows["series"] for side in self._sides])
+        for number in np.setdiff1d(numbers[seen < now_ms - _FORGET_MS], holding).tolist():
+            self._gone.append(self._keys.drop(number))
+            self._changed.discard(number)
+
+
+def _late(places: Ints, event_ms: Ints, amount: Ints, reason: Literal["late", "future"]) -> list[Late]:
+    return [
+        Late(place, at, at + 1, how_late, reason)
+        for place, at, how_late in zip(places.tolist(), event_ms[places].tolist(), amount[places].tolist(), strict=True)
+    ]

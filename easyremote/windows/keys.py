@@ -1,0 +1,74 @@
+"""Numbers for the keys of a partition: arrays go by them, and those of keys that are gone are given again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from easyremote.windows.rows import Key
+    from easyremote.windows.watermarks import Watermarks
+
+__all__ = ["Keys"]
+
+Ints = npt.NDArray[np.int64]
+
+
+class Keys:
+    """The keys that a kernel knows.
+
+    Parameters
+    ----------
+    watermarks : Watermarks
+        Which have a mark for each number where they are kept by key.
+    """
+
+    def __init__(self, *watermarks: Watermarks) -> None:
+        self._watermarks = watermarks
+        self._ids: dict[Key, int] = {}
+        self._keys: list[Key] = []
+        self._unused: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def __getitem__(self, number: int) -> Key:
+        return self._keys[number]
+
+    def known(self) -> Ints:
+        """Return the numbers that are in use."""
+        return np.fromiter(self._ids.values(), np.int64, len(self._ids))
+
+    def numbers(self, keys: Sequence[Key]) -> Ints:
+        """Return each key's number; one that is new gets one."""
+        known = self._ids
+        try:
+            return np.array([known[key] for key in keys], np.int64)
+        except KeyError:
+            for key in dict.fromkeys(keys):
+                if key not in known:
+                    known[key] = self._number_for(key)
+        return np.array([known[key] for key in keys], np.int64)
+
+    def drop(self, number: int) -> Key:
+        """Forget a key; return it."""
+        key = self._keys[number]
+        del self._ids[key]
+        self._unused.append(number)
+        return key
+
+    def _number_for(self, key: Key) -> int:
+        if self._unused:
+            number = self._unused.pop()
+            self._keys[number] = key
+            for marks in self._watermarks:
+                marks.reset(number)
+        else:
+            number = len(self._keys)
+            self._keys.append(key)
+            for marks in self._watermarks:
+                marks.grow(number + 1)
+        return number
