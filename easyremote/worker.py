@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterable, Callable, Coroutine, Mapping
 from dataclasses import replace
 from typing import Any, overload
 
@@ -325,7 +325,7 @@ class App(faust.App):
     before_start: Callable[[], None]
     """Called when all modules are imported, before anything runs."""
 
-    @overload  # type: ignore[override]  # Faust's own streams begin with a channel, which is no str
+    @overload  # type: ignore[override]  # a str is iterable, too, but no channel of Faust
     def stream(
         self,
         channel: str,
@@ -335,9 +335,7 @@ class App(faust.App):
         partitioned_by: tuple[str, ...] | None = None,
     ) -> Stream: ...
     @overload
-    def stream(
-        self, channel: AsyncIterable[Any] | Iterable[Any], beacon: Any = None, **kwargs: Any
-    ) -> faust.StreamT: ...
+    def stream(self, channel: AsyncIterable[Any], beacon: Any = None, **kwargs: Any) -> faust.StreamT[Any]: ...
     def stream(self, channel: Any, beacon: Any = None, **kwargs: Any) -> Any:
         """Begin a pipeline with a topic's name, as `easyremote.stream` does; with anything else a stream of Faust."""
         if isinstance(channel, str):
