@@ -91,6 +91,12 @@ class Settings(BaseSettings):
     z_threshold: float = Field(default=4.0, ge=0, description="absolute z-score of an anomaly; 0: no detection")
     commit_interval_ms: int = Field(default=100, ge=10, description="between two transactions of the streams")
 
+    processor_id: str | None = Field(
+        default=None,
+        min_length=1,
+        description="of the stream processor, which answers the statistics functions; unset: the node id where a "
+        "worker plays both streams and inference, none where it plays streams alone",
+    )
     device_id: str | None = Field(default=None, min_length=1, description="of the edge device; unset: none runs here")
     device_location: str = Field(default="unknown", min_length=1, description="where the edge device is")
     sensor_interval_s: float = Field(default=10.0, gt=0, description="between two readings of a sensor, s")

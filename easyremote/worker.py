@@ -24,11 +24,12 @@ from easyremote.agents.retention import BlobRetention
 from easyremote.agents.retries import Retries, keep_messages
 from easyremote.agents.router import Router, decode_arrived
 from easyremote.agents.streams import decode_readings, readings_streams
+from easyremote.clock import now_ms
 from easyremote.edge import EdgeDevice, SimulatedSensors
 from easyremote.inference.answers import AnswerWatch
 from easyremote.inference.cancellations import CancellationWatch
-from easyremote.inference.functions import registered
-from easyremote.inference.models import models_of
+from easyremote.inference.functions import Function, registered
+from easyremote.inference.models import BaseAIModel, models_of
 from easyremote.inference.node import AINodeManager
 from easyremote.inference.nodes import NodeWatch
 from easyremote.inference.service import NodeService, inference_group
@@ -48,6 +49,7 @@ from easyremote.topics.events import SourceEvent, to_loop
 from easyremote.topics.producer import RecordProducer
 from easyremote.topics.profiles import CALLS, STREAMS, Profile
 from easyremote.topics.source import BatchSource
+from easyremote.windows import StreamProcessor
 
 __all__ = ["Worker", "build_app"]
 
@@ -137,11 +139,11 @@ class Worker(Service):
             log.info("topics created", topics=created)
         self._producer = RecordProducer(settings)
         self._heartbeat = HeartbeatService(settings, self._producer, lambda: sorted(self._ready))
-        if {"inference", "router"} & set(settings.roles):
+        if {"inference", "router"} & set(settings.roles) or _is_processor(settings):
             self._cancellations = await asyncio.to_thread(CancellationWatch, settings)
             await asyncio.to_thread(self._cancellations.wait_caught_up, 10.0)
             await self._start(BlobRetention(settings))
-        if "inference" in settings.roles:
+        if "inference" in settings.roles or _is_processor(settings):
             await self._start_inference(admin)
         if "router" in settings.roles:
             await self._start_router(admin)
@@ -207,7 +209,8 @@ class Worker(Service):
 
     async def _when_loaded(self, service: NodeService) -> None:
         await service.loaded.wait()
-        self._is_ready("inference")
+        if "inference" in self._settings.roles:
+            self._is_ready("inference")
 
     async def _start_router(self, admin: TopicAdmin) -> None:
         settings = self._settings
@@ -306,9 +309,22 @@ def _all(*calls: Callable[[], None]) -> Callable[[], None]:
 
 
 def _build_node(settings: Settings) -> AINodeManager:
-    for module in settings.functions:
-        import_module(module, "EASYREMOTE_FUNCTIONS")
-    return AINodeManager(settings.node_type, models_of(settings), list(registered))
+    functions: list[Function] = []
+    models: list[BaseAIModel] = []
+    if "inference" in settings.roles:
+        for module in settings.functions:
+            import_module(module, "EASYREMOTE_FUNCTIONS")
+        functions += registered
+        models += models_of(settings)
+    if _is_processor(settings):
+        processor = StreamProcessor(settings.processor_id or settings.node_id, now_ms)
+        functions += [Function(call.__name__, call) for call in processor.functions()]
+    return AINodeManager(settings.node_type, models, functions)
+
+
+def _is_processor(settings: Settings) -> bool:
+    """Say whether this worker answers the statistics functions: one with all roles, or one that is told to."""
+    return "streams" in settings.roles and (settings.processor_id is not None or "inference" in settings.roles)
 
 
 class _BootStrategy(BootStrategy):

@@ -7,6 +7,7 @@ from easyremote.windows.custom import Custom, TypeDistribution
 from easyremote.windows.interval_join import IntervalJoin
 from easyremote.windows.joining import Join, JoinEffects, JoinResult
 from easyremote.windows.kernel import Effects, Kernel
+from easyremote.windows.processor import StreamProcessor
 from easyremote.windows.quantiles import Median, Quantile
 from easyremote.windows.readings import Readings
 from easyremote.windows.rows import Late, Rows, WindowResult
@@ -40,6 +41,7 @@ __all__ = [
     "Session",
     "Sliding",
     "StdDev",
+    "StreamProcessor",
     "Sum",
     "Tumbling",
     "TypeDistribution",

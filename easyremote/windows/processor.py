@@ -1,0 +1,209 @@
+"""A stream processor: the statistics of the contract as functions, over what it has been given."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from itertools import islice
+from typing import Any
+
+from easyremote.windows.batches import aggregates, described, joined, metric
+
+__all__ = ["StreamProcessor"]
+
+_KEPT_WINDOWS = 5
+_FIRST_WINDOW_MS = 60_000
+_MOST_ITEMS = 100_000
+_ENDLESS = float("inf")
+
+
+class StreamProcessor:
+    """Answers questions about batches, and about the windows of what it has seen.
+
+    What it has seen is kept for five lengths of the longest time window that it was asked for (a minute to begin with),
+    100,000 items at most, in this process: a call that asks for windows goes to the same processor (`target`, or an
+    `affinity_key`) as those that brought the items. Callable from several threads.
+
+    Parameters
+    ----------
+    processor_id : str
+        Named in its results.
+    clock : callable
+        `() -> int`: the wall clock, ms since the Unix epoch.
+
+    Examples
+    --------
+    >>> processor = StreamProcessor("stream_001", lambda: 1_000)
+    >>> processor.process_stream_data([1, "two"])["batch_size"]
+    2
+    >>> processor.window_aggregation("count", 10)["type_distribution"]
+    {'number': 1, 'text': 1}
+    """
+
+    def __init__(self, processor_id: str, clock: Callable[[], int]) -> None:
+        self.processor_id = processor_id
+        self._clock = clock
+        self._seen: deque[tuple[int, Any]] = deque(maxlen=_MOST_ITEMS)
+        self._longest_ms = _FIRST_WINDOW_MS
+        self._processed = 0
+        self._errors = 0
+        self._under_way = 0
+        self._lock = threading.Lock()
+
+    def process_stream_data(self, data_batch: list[Any]) -> dict[str, Any]:
+        """Describe each item of a batch, and keep it for the windows.
+
+        Parameters
+        ----------
+        data_batch : list
+            Anything that JSON holds.
+
+        Returns
+        -------
+        dict
+            `processor_id`, `batch_size`, `processing_time` (s) and `results`: of each item `original`,
+            `processed_time` (ms), `processor_id`, `type` (`dict`, `number`, `text`, `unknown`) and what is said of its
+            type; of one that fails `error` and `original`, in its place.
+        """
+        started = self._clock()
+        with self._lock:
+            self._under_way += len(data_batch)
+        results: list[dict[str, Any]] = []
+        good: list[tuple[int, Any]] = []
+        for item in data_batch:
+            now_ms = self._clock()
+            try:
+                told = described(item)
+            except (OverflowError, ValueError) as error:
+                results.append({"error": str(error), "original": item})
+            else:
+                origin = {"original": item, "processed_time": now_ms, "processor_id": self.processor_id}
+                results.append(origin | told)
+                good.append((now_ms, item))
+        with self._lock:
+            self._under_way -= len(data_batch)
+            self._processed += len(good)
+            self._errors += len(data_batch) - len(good)
+            self._seen.extend(good)
+            self._drop_old()
+        return {
+            "processor_id": self.processor_id,
+            "batch_size": len(data_batch),
+            "results": results,
+            "processing_time": (self._clock() - started) / 1000,
+        }
+
+    def window_aggregation(self, window_type: str, window_size: float) -> dict[str, Any]:
+        """Aggregate the newest of what this processor has seen.
+
+        Parameters
+        ----------
+        window_type : {"time", "count"}
+            By the time at which items came, or by their number.
+        window_size : float
+            Seconds, or items; positive.
+
+        Returns
+        -------
+        dict
+            `count`, `numeric_count`, `window_start`, `window_end` (ms), `type_distribution`, and of the numbers (an
+            item itself, or a dict's `value`) `sum`, `average`, `min`, `max`, `median`, `variance`, `quantiles`; of an
+            empty window `{"count": 0, "message": "no_data"}`.
+
+        Raises
+        ------
+        ValueError
+            If there is no such type, or the size is not positive.
+        """
+        if window_type not in {"time", "count"}:
+            raise ValueError(f"unknown window type {window_type!r}: use 'time' (seconds) or 'count' (items)")
+        if not 0 < window_size < _ENDLESS:
+            raise ValueError(f"a window of {window_size!r} is not possible: it must be positive and finite")
+        with self._lock:
+            if window_type == "count":
+                size = min(int(window_size) or 1, len(self._seen))
+                return aggregates(list(islice(self._seen, len(self._seen) - size, None)))
+            size_ms = round(window_size * 1000)
+            self._longest_ms = max(self._longest_ms, size_ms)
+            self._drop_old()
+            now_ms = self._clock()
+            return aggregates([one for one in self._seen if one[0] > now_ms - size_ms], (now_ms - size_ms, now_ms))
+
+    def real_time_analytics(self, data_stream: list[float], metric_type: str) -> dict[str, Any]:
+        """Say something about points, the oldest first.
+
+        Parameters
+        ----------
+        data_stream : list of float
+            Finite numbers.
+        metric_type : {"average", "trend", "anomaly"}
+            `average`: `average`, `count`, `window_size`, `min`, `max` of the last 10. `trend`: by the signs of the last
+            10's differences `trend` (increasing, decreasing, stable; under 3 points insufficient_data), `confidence`
+            (the share of differences that go that way), `change_points` (how often the direction turns) and
+            `average_change`. `anomaly`: whether the last point is more than 2 standard deviations from those before it:
+            `anomaly`, `z_score`, `latest_value`, `mean`, `std_dev`, `threshold`; under 5 points `anomaly` (false) and
+            `reason`.
+
+        Raises
+        ------
+        ValueError
+            If there is no such metric, or a point is no finite number.
+        """
+        return metric(data_stream, metric_type)
+
+    def stream_join(
+        self, stream_a: list[dict[str, Any]], stream_b: list[dict[str, Any]], join_key: str
+    ) -> dict[str, Any]:
+        """Join two batches by a key: `joined_count`, `stream_a_size`, `stream_b_size`, `join_key`, `results`.
+
+        Each of the results is `{"stream_a", "stream_b", "join_key", "join_value"}`; records without the key have none.
+
+        Raises
+        ------
+        WindowError
+            If there would be more than 100,000 pairs.
+        """
+        results = joined(stream_a, stream_b, join_key)
+        return {
+            "joined_count": len(results),
+            "stream_a_size": len(stream_a),
+            "stream_b_size": len(stream_b),
+            "join_key": join_key,
+            "results": results,
+        }
+
+    def get_stream_stats(self) -> dict[str, Any]:
+        """Return what this processor has done, and what it keeps.
+
+        `stats` has `processed` and `errors`, in items; `queue_sizes` `input`, items under way, and `output`, items kept
+        for windows; `window_stats` `kept_items`, `oldest_ms` (when the oldest of them came) and `kept_s`, how long they
+        are kept.
+        """
+        with self._lock:
+            self._drop_old()
+            return {
+                "processor_id": self.processor_id,
+                "stats": {"processed": self._processed, "errors": self._errors},
+                "queue_sizes": {"input": self._under_way, "output": len(self._seen)},
+                "window_stats": {
+                    "kept_items": len(self._seen),
+                    "oldest_ms": self._seen[0][0] if self._seen else None,
+                    "kept_s": _KEPT_WINDOWS * self._longest_ms / 1000,
+                },
+            }
+
+    def functions(self) -> Sequence[Callable[..., dict[str, Any]]]:
+        """Return what it offers to callers."""
+        return (
+            self.process_stream_data,
+            self.window_aggregation,
+            self.real_time_analytics,
+            self.stream_join,
+            self.get_stream_stats,
+        )
+
+    def _drop_old(self) -> None:
+        oldest = self._clock() - _KEPT_WINDOWS * self._longest_ms
+        while self._seen and self._seen[0][0] < oldest:
+            self._seen.popleft()

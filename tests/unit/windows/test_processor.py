@@ -1,0 +1,186 @@
+"""The statistics functions have exactly the contract's keys, and survive whatever they are given."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from typing import Any
+
+import pytest
+from easyremote.errors import WindowError
+from easyremote.windows import StreamProcessor
+from hypothesis import given
+from hypothesis import strategies as st
+
+FINITE = st.floats(-1e9, 1e9)
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self.now_ms = 1_700_000_000_000
+
+    def __call__(self) -> int:
+        return self.now_ms
+
+
+@pytest.fixture
+def clock() -> _Clock:
+    return _Clock()
+
+
+@pytest.fixture
+def processor(clock: _Clock) -> StreamProcessor:
+    return StreamProcessor("stream_001", clock)
+
+
+def test_each_item_of_a_batch_is_described_by_its_type_with_the_keys_of_the_contract(
+    processor: StreamProcessor,
+) -> None:
+    record = {"value": 2.5, "name": "abc", "tags": [1], "ok": True, "timestamp_ms": 1, "nothing": None}
+    told = processor.process_stream_data([record, 250, -0.5, "Ab 1 c", "", True, None, [1]])
+    assert set(told) == {"processor_id", "batch_size", "results", "processing_time"}
+    assert (told["processor_id"], told["batch_size"]) == ("stream_001", 8)
+    results = told["results"]
+    common = {"original", "processed_time", "processor_id", "type"}
+    assert set(results[0]) == common | {"keys", "size", "has_timestamp", "summary"}
+    assert results[0]["summary"] == {
+        "value_type": "numeric",
+        "value_value": 2.5,
+        "name_type": "text",
+        "name_length": 3,
+        "tags_type": "list",
+        "ok_type": "bool",
+        "timestamp_ms_type": "numeric",
+        "timestamp_ms_value": 1,
+        "nothing_type": "NoneType",
+    }
+    assert (results[0]["keys"], results[0]["size"], results[0]["has_timestamp"]) == (list(record), 6, True)
+    assert {name: results[1][name] for name in set(results[1]) - common} == {
+        "value": 250,
+        "is_integer": True,
+        "absolute_value": 250,
+        "normalized": 1.0,
+    }
+    assert (results[2]["is_integer"], results[2]["absolute_value"], results[2]["normalized"]) == (False, 0.5, -0.005)
+    assert {name: results[3][name] for name in set(results[3]) - common} == {
+        "length": 6,
+        "word_count": 3,
+        "has_numbers": True,
+        "uppercase_ratio": 1 / 6,
+    }
+    assert results[4]["uppercase_ratio"] == 0
+    assert [one["type"] for one in results] == ["dict", "number", "number", "text", "text", *["unknown"] * 3]
+    assert all(set(one) == common for one in results[5:])
+    json.dumps(told, allow_nan=False)
+
+
+def test_an_item_that_fails_is_an_error_in_its_place(processor: StreamProcessor) -> None:
+    items = [1, 10**400, float("nan"), 2]
+    results = processor.process_stream_data(items)["results"]
+    assert [set(one) == {"error", "original"} for one in results] == [False, True, True, False]
+    assert processor.get_stream_stats()["stats"] == {"processed": 2, "errors": 2}
+
+
+@given(st.lists(FINITE, min_size=1, max_size=50))
+def test_windows_have_the_aggregates_of_the_contract(numbers: list[float]) -> None:
+    processor = StreamProcessor("p", _Clock())
+    processor.process_stream_data([*numbers, {"value": 1.0}, {"value": "x"}, "text"])
+    told = processor.window_aggregation("count", len(numbers) + 3)
+    every = [*numbers, 1.0]
+    assert set(told) == {
+        "count", "numeric_count", "window_start", "window_end", "sum", "average", "min", "max", "median", "variance",
+        "quantiles", "type_distribution",
+    }  # fmt: skip
+    assert (told["count"], told["numeric_count"]) == (len(numbers) + 3, len(every))
+    assert told["type_distribution"] == {"number": len(numbers), "dict": 2, "text": 1}
+    assert (told["min"], told["max"], told["median"]) == (min(every), max(every), statistics.median(every))
+    assert told["average"] == pytest.approx(statistics.fmean(every), rel=1e-12, abs=1e-12)
+    assert told["variance"] == pytest.approx(statistics.pvariance(every), rel=1e-9, abs=1e-12)
+
+
+def test_a_window_of_time_holds_what_came_in_it_and_five_lengths_are_kept(
+    processor: StreamProcessor, clock: _Clock
+) -> None:
+    assert processor.window_aggregation("time", 60) == {"count": 0, "message": "no_data"}
+    for second in range(400):
+        clock.now_ms += 1_000
+        processor.process_stream_data([second])
+    told = processor.window_aggregation("time", 10)
+    assert (told["count"], told["min"], told["max"]) == (10, 390, 399)
+    assert (told["window_start"], told["window_end"]) == (clock.now_ms - 10_000, clock.now_ms)
+    assert processor.window_aggregation("time", 1_000)["count"] == 301
+    assert processor.get_stream_stats()["window_stats"] == {
+        "kept_items": 301,
+        "oldest_ms": clock.now_ms - 300_000,
+        "kept_s": 5_000.0,
+    }
+
+
+def test_what_is_kept_is_bounded(processor: StreamProcessor) -> None:
+    for _ in range(3):
+        processor.process_stream_data([0.0] * 50_000)
+    stats = processor.get_stream_stats()
+    assert set(stats) == {"processor_id", "stats", "queue_sizes", "window_stats"}
+    assert stats["queue_sizes"] == {"input": 0, "output": 100_000}
+    assert stats["stats"] == {"processed": 150_000, "errors": 0}
+
+
+def test_the_average_of_the_last_ten(processor: StreamProcessor) -> None:
+    told = processor.real_time_analytics([1000.0, *range(10)], "average")
+    assert told == {"average": 4.5, "count": 10, "window_size": 10, "min": 0, "max": 9}
+    assert processor.real_time_analytics([], "average") == {"count": 0, "message": "no_data"}
+
+
+@pytest.mark.parametrize(
+    ("points", "told"),
+    [
+        ([1, 2], {"trend": "insufficient_data"}),
+        ([1, 2, 4], {"trend": "increasing", "confidence": 1.0, "change_points": 0, "average_change": 1.5}),
+        ([4, 3, 3, 1], {"trend": "decreasing", "confidence": 2 / 3, "change_points": 0, "average_change": -1}),
+        ([1, 2, 1], {"trend": "stable", "confidence": 0.0, "change_points": 1, "average_change": 0}),
+        ([5, 5, 5], {"trend": "stable", "confidence": 1.0, "change_points": 0, "average_change": 0}),
+    ],
+)
+def test_a_trend_goes_by_the_signs_of_the_differences(
+    processor: StreamProcessor, points: list[float], told: dict[str, Any]
+) -> None:
+    assert processor.real_time_analytics(points, "trend") == told
+
+
+def test_an_anomaly_is_more_than_two_deviations_from_the_points_before_it(processor: StreamProcessor) -> None:
+    short = processor.real_time_analytics([1, 2, 3, 4], "anomaly")
+    assert (set(short), short["anomaly"]) == ({"anomaly", "reason"}, False)
+    told = processor.real_time_analytics([9, 11, 9, 11, 13], "anomaly")
+    assert told == {"anomaly": True, "z_score": 3, "latest_value": 13, "mean": 10, "std_dev": 1, "threshold": 2}
+    assert processor.real_time_analytics([9, 11, 9, 11, 11.5], "anomaly")["anomaly"] is False
+    constant = processor.real_time_analytics([5, 5, 5, 5, 5.1], "anomaly")
+    assert constant["anomaly"] is True
+    json.dumps(constant, allow_nan=False)
+    assert processor.real_time_analytics([5, 5, 5, 5, 5], "anomaly")["anomaly"] is False
+
+
+def test_batches_are_joined_by_a_key_many_to_many(processor: StreamProcessor) -> None:
+    a: list[dict[str, Any]] = [{"id": 1, "a": 1}, {"id": True}, {"id": [2]}, {"no": 1}]
+    b: list[dict[str, Any]] = [{"id": 1, "b": 1}, {"id": 1, "b": 2}, {"id": [2]}, {"id": None}]
+    told = processor.stream_join(a, b, "id")
+    assert set(told) == {"joined_count", "stream_a_size", "stream_b_size", "join_key", "results"}
+    assert (told["joined_count"], told["stream_a_size"], told["stream_b_size"]) == (3, 4, 4)
+    assert told["results"][1] == {"stream_a": a[0], "stream_b": b[1], "join_key": "id", "join_value": 1}
+    with pytest.raises(WindowError, match="smaller batches"):
+        processor.stream_join([{"id": 1}] * 400, [{"id": 1}] * 400, "id")
+
+
+@pytest.mark.parametrize(
+    ("ask", "named"),
+    [
+        (lambda one: one.window_aggregation("session", 1), "session"),
+        (lambda one: one.window_aggregation("time", 0), "positive"),
+        (lambda one: one.window_aggregation("count", float("nan")), "positive"),
+        (lambda one: one.real_time_analytics([1], "mode"), "mode"),
+        (lambda one: one.real_time_analytics([1, True], "average"), r"data_stream\[1\]"),
+        (lambda one: one.real_time_analytics([float("inf")], "trend"), "finite"),
+    ],
+)
+def test_a_question_that_is_none_is_an_error_that_names_it(processor: StreamProcessor, ask: Any, named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        ask(processor)
