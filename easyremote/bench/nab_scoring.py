@@ -104,7 +104,8 @@ def read_corpus(folder: Path) -> list[Labelled]:
         return [_read(folder / "data" / name, name, windows) for name, windows in sorted(labels.items())]
     except (OSError, ValueError, KeyError) as error:
         raise ConfigError(
-            f"{folder} is no corpus: data/<category>/*.csv with timestamp and value, and windows.json ({type(error).__name__}: {error})"
+            f"{folder} is no corpus of data/<category>/*.csv with timestamp and value, and windows.json: "
+            f"{type(error).__name__}: {error}"
         ) from error
 
 

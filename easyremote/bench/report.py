@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from easyremote.deploy.broker import EmbeddedBroker
 from easyremote.deploy.jars import KAFKA_VERSION
 from easyremote.settings import Settings, load_settings
 
-__all__ = ["Report", "measured_kafka", "step"]
+__all__ = ["Report", "measured_kafka", "progress", "step"]
 
 console = Console(stderr=True)
 
@@ -70,6 +70,15 @@ def measured_kafka(namespace: str) -> Iterator[Settings]:
         )
     finally:
         broker.reset()
+
+
+@contextmanager
+def progress(what: str, total: int) -> Iterator[Callable[[], None]]:
+    """Show how far something is; call what is yielded after each of `total` parts."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as shown:
+        task = shown.add_task(what, total=total)
+        yield lambda: shown.advance(task)
 
 
 @contextmanager

@@ -70,6 +70,18 @@ def bench_inference(
     inference.main(json_file, seconds)
 
 
+@app.command("nab")
+@told
+def bench_nab(
+    data: Annotated[Path, typer.Option(help="Folder of data/<category>/*.csv and windows.json.", exists=True)],
+    json_file: JsonFile = None,
+) -> None:
+    """Score the anomaly detector by the rules of the Numenta Anomaly Benchmark, at its shipped threshold."""
+    from easyremote.bench import nab
+
+    nab.main(data, json_file)
+
+
 @app.command("memory")
 @told
 def bench_memory(

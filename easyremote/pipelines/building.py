@@ -7,12 +7,14 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from easyremote.errors import WindowError
+from easyremote.pipelines.detection import Detection
 from easyremote.pipelines.pipeline import Pipeline, Record, Source, Step
 from easyremote.pipelines.registry import check_topic, pipeline_of
 from easyremote.pipelines.stages import Joining, Passing
-from easyremote.pipelines.telling import Joined, Windows
+from easyremote.pipelines.telling import Detected, Joined, Windows
 from easyremote.windows import AsOfJoin, IntervalJoin, Join
 from easyremote.windows.assigners import Assigner, CountWindow, EventTime, Hopping, Session, Sliding
+from easyremote.windows.detectors import AlertRule, Detector
 from easyremote.windows.durations import Duration
 from easyremote.windows.interval_join import How
 from easyremote.windows.windowed import Emission, Windowed
@@ -250,6 +252,43 @@ class Keyed:
         AsOfJoin(tolerance, how, event_time)
         told = f"{how}, the latest" if tolerance is None else f"{how}, the latest of the {tolerance} before"
         return self._joined(other, lambda: AsOfJoin(tolerance, how, event_time), ("join", told))
+
+    def detect(
+        self, detector: Detector, column: str = "value", *, rule: AlertRule | None = None, per_day: float | None = None
+    ) -> Detected:
+        """Look for anomalies in a field of each key's records, in the order of the log.
+
+        An alert is `{"id", "kind", "phase", <key>, "timestamp_ms", "opened_ms", "value", "expected", "score",
+        "worst_score", "threshold", "message", "records"}`; `phase` is `opened`, `updated` while it gets worse, or
+        `closed`, of one `id`, which is the same after a replay.
+
+        Parameters
+        ----------
+        detector : Detector
+            Such as `Unusual()`, `ZScore(threshold=3)`, `Robust()`, `Seasonal()`, `Cusum()`, `FlatLine()` or `Missing()`
+            of `easyremote.windows.detectors`.
+        column : str
+            A number. A record without it goes to `<topic>.dlq`.
+        rule : AlertRule, optional
+            What becomes an alert: cooldown, hysteresis, how a series that cries wolf is listened to less.
+        per_day : float, optional
+            An alert budget in place of the detector's threshold: about so many a day of each key.
+
+        Raises
+        ------
+        WindowError
+            If it is no detector, the field is of another type, or records of one key may be with different workers.
+        """
+        if isinstance(detector, type) or not hasattr(detector, "score"):
+            raise WindowError(f"{detector!r} is no detector: use Unusual(), ZScore(threshold=3) and its like")
+        kind = self.source.types.get(column, float)
+        if kind not in {int, float}:
+            raise WindowError(f"{column!r} is of type {kind.__name__} and no number: look at another field")
+        self.check_partitioning()
+        typed = replace(self.source, types={**self.source.types, column: kind})
+        known = rule or AlertRule()
+        known = known if per_day is None else replace(known, per_day=per_day)
+        return Detected(typed.read_by(self.key), Detection(detector, known, column))
 
     def _joined(self, other: Keyed, make: Callable[[], Join], told: tuple[str, str]) -> Joined:
         if not isinstance(other, Keyed):

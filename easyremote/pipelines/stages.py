@@ -14,11 +14,18 @@ from easyremote.windows.assigners import Assigner
 from easyremote.windows.joining import JOINED
 from easyremote.windows.windowed import Emission, Windowed
 
-__all__ = ["Joining", "Passing", "Result", "Stage", "StageKernel", "Told", "Windowing"]
+__all__ = ["Joining", "Origin", "Passing", "Result", "Stage", "StageKernel", "Told", "Windowing"]
 
 
 Key = tuple[Any, ...]
 Changes = list[tuple[bytes, bytes | None]]
+
+
+class Origin(NamedTuple):
+    """Where a kernel's rows come from: full name of the first source's topic, and the partition."""
+
+    topic: str
+    partition: int
 
 
 class Result(NamedTuple):
@@ -71,7 +78,7 @@ class Stage(Protocol):
         """Whether records of one key must be on one partition, and bear a time."""
         ...
 
-    def kernel(self, key: tuple[str, ...]) -> StageKernel:
+    def kernel(self, key: tuple[str, ...], origin: Origin) -> StageKernel:
         """Return its arithmetic for one partition, grouped by fields."""
         ...
 
@@ -87,7 +94,7 @@ class Passing:
     columns: tuple[str, ...] = (JOINED,)
     has_state: bool = False
 
-    def kernel(self, key: tuple[str, ...]) -> _PassingKernel:
+    def kernel(self, key: tuple[str, ...], origin: Origin) -> _PassingKernel:
         """Return what passes records on."""
         return _PassingKernel()
 
@@ -140,7 +147,7 @@ class Windowing:
         states = [aggregate.state for aggregate in self.aggregates.values()]
         return tuple(dict.fromkeys(name for state in states if (name := state.column) is not None))
 
-    def kernel(self, key: tuple[str, ...]) -> _WindowingKernel:
+    def kernel(self, key: tuple[str, ...], origin: Origin) -> _WindowingKernel:
         """Return the windows of one partition."""
         return _WindowingKernel(key, Windowed(self.windows, self.aggregates, self.event_time, self.emission))
 
@@ -199,7 +206,7 @@ class Joining:
     columns: tuple[str, ...] = (JOINED,)
     has_state: bool = True
 
-    def kernel(self, key: tuple[str, ...]) -> _JoiningKernel:
+    def kernel(self, key: tuple[str, ...], origin: Origin) -> _JoiningKernel:
         """Return the join of one partition."""
         return _JoiningKernel(key, self.make())
 

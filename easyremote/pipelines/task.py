@@ -9,7 +9,7 @@ import msgspec
 
 from easyremote.pipelines.decoding import Decoded
 from easyremote.pipelines.pipeline import Pipeline
-from easyremote.pipelines.stages import Result
+from easyremote.pipelines.stages import Origin, Result
 from easyremote.topics.events import Batch
 from easyremote.topics.odd_records import Place, dead_letter, key_of, late_record
 from easyremote.topics.transactions import Output
@@ -48,7 +48,7 @@ class PipelineTask:
             ]
             for names in ([one.late for one in pipeline.sources], [one.dead_letters for one in pipeline.sources])
         )
-        self._kernel = pipeline.stage.kernel(pipeline.key)
+        self._kernel = pipeline.stage.kernel(pipeline.key, Origin(namespace + pipeline.sources[0].topic, partition))
 
     def step(self, batch: Batch[Decoded], now_ms: int) -> list[Output]:
         """Take a batch in; return results, late records and dead letters."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from easyremote.errors import WindowError
+from easyremote.pipelines.detection import Detection
 from easyremote.pipelines.pipeline import Pipeline, Source
 from easyremote.pipelines.registry import pipeline_of
 from easyremote.pipelines.stages import Joining, Windowing
@@ -14,7 +15,7 @@ from easyremote.windows.aggregates import Aggregate
 from easyremote.windows.assigners import Assigner
 from easyremote.windows.windowed import Emission
 
-__all__ = ["Aggregated", "Joined", "Windows"]
+__all__ = ["Aggregated", "Detected", "Joined", "Windows"]
 
 _OWN = frozenset({"window_start", "window_end", "revision", "final"})
 
@@ -29,6 +30,18 @@ class Joined:
     def to(self, topic: str, *, name: str | None = None, register: bool = True) -> Pipeline:
         """Send the pairs to a topic; see `Aggregated.to`."""
         return pipeline_of(self.sources, self.stage, topic, name, register=register)
+
+
+@dataclass(frozen=True)
+class Detected:
+    """Alerts, which want to go somewhere."""
+
+    source: Source
+    stage: Detection
+
+    def to(self, topic: str = "alerts", *, name: str | None = None, register: bool = True) -> Pipeline:
+        """Send the alerts to a topic; see `Aggregated.to`."""
+        return pipeline_of((self.source,), self.stage, topic, name, register=register)
 
 
 @dataclass(frozen=True)

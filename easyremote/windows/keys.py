@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
     from easyremote.windows.rows import Key
-    from easyremote.windows.watermarks import Watermarks
 
 __all__ = ["Keys"]
 
 Ints = npt.NDArray[np.int64]
+
+
+class Numbered(Protocol):
+    """What holds something for each number."""
+
+    def grow(self, number: int, /) -> None:
+        """Make room for so many."""
+        ...
+
+    def reset(self, number: int, /) -> None:
+        """Begin anew with a number that another key gets."""
+        ...
 
 
 class Keys:
@@ -22,12 +33,12 @@ class Keys:
 
     Parameters
     ----------
-    watermarks : Watermarks
-        Which have a mark for each number where they are kept by key.
+    *holders : Numbered
+        What holds something for each number, such as watermarks.
     """
 
-    def __init__(self, *watermarks: Watermarks) -> None:
-        self._watermarks = watermarks
+    def __init__(self, *holders: Numbered) -> None:
+        self._holders = holders
         self._ids: dict[Key, int] = {}
         self._keys: list[Key] = []
         self._unused: list[int] = []
@@ -64,11 +75,11 @@ class Keys:
         if self._unused:
             number = self._unused.pop()
             self._keys[number] = key
-            for marks in self._watermarks:
-                marks.reset(number)
+            for holder in self._holders:
+                holder.reset(number)
         else:
             number = len(self._keys)
             self._keys.append(key)
-            for marks in self._watermarks:
-                marks.grow(number + 1)
+            for holder in self._holders:
+                holder.grow(number + 1)
         return number

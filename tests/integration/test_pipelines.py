@@ -138,3 +138,17 @@ def test_a_module_of_ones_own_is_a_worker_and_each_pair_of_its_join_comes_once_t
     assert all(set(one) == {"stream_a", "stream_b", "join_key", "join_value"} for one in told)
     pairs = sorted((one["join_value"], one["stream_b"] is not None) for one in told)
     assert pairs == [(number, number % 3 != 0) for number in numbers]
+
+
+def test_a_detector_of_ones_own_pipeline_tells_an_alert_that_names_its_record(settings: Settings) -> None:
+    with running(settings, "streams", EASYREMOTE_PIPELINES="piped"):
+        values = [20.0 + number % 3 for number in range(40)] + [90.0]
+        rows: list[tuple[str, dict[str, Any]]] = [
+            ("d", {"device_id": "d", "metric": "watched", "value": value, "timestamp_ms": BASE + number * 1_000})
+            for number, value in enumerate(values)
+        ]
+        _produce(settings, "readings", rows)
+        with tail(settings, "warnings") as warnings:
+            (alert,) = _values(warnings.wait_for(lambda messages: len(messages) == 1))
+    assert (alert["phase"], alert["value"], alert["device_id"]) == ("opened", 90.0, "d")
+    assert [one["offset"] for one in alert["records"]] == [40]

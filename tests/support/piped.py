@@ -2,6 +2,7 @@
 
 from easyremote import stream
 from easyremote.windows import Count, Hopping, Mean, Median, Sum, Tumbling
+from easyremote.windows.detectors import ZScore
 
 per_device = (
     stream("readings")
@@ -18,4 +19,12 @@ orders = (
     .window(Hopping("10s", "5s"), lateness="1s")
     .aggregate(mean=Mean("amount"))
     .to("takings")
+)
+
+warnings = (
+    stream("readings")
+    .filter(lambda record: record["metric"] == "watched")
+    .key_by("device_id", "metric")
+    .detect(ZScore(threshold=5))
+    .to("warnings")
 )

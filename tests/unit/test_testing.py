@@ -7,6 +7,7 @@ from easyremote.errors import WindowError
 from easyremote.pipelines import Pipeline, stream
 from easyremote.testing import PipelineDriver
 from easyremote.windows import Count, Session, Sum, Tumbling
+from easyremote.windows.detectors import AlertRule, ZScore
 
 
 def _takings() -> Pipeline:
@@ -151,3 +152,32 @@ def test_what_a_function_makes_that_json_has_not_is_a_dead_letter() -> None:
     driver.feed(b'{"n": "\xff"}', {"n": 2**70})
     assert driver.results() == [{"n": 2**70}]
     assert driver.dead_letters() == [b'{"n": "\xff"}']
+
+
+def test_a_detectors_alerts_have_one_id_from_opened_to_closed_which_is_the_same_after_a_replay() -> None:
+    def run(cut: int) -> list[dict[str, object]]:
+        source = stream("readings").key_by("device_id", "metric")
+        driver = PipelineDriver(
+            source.detect(ZScore(threshold=5), rule=AlertRule(calm=3)).to("warnings", register=False)
+        )
+        values = [20.0 + number % 3 for number in range(60)]
+        values[40:42] = [80.0, 200.0]
+        rows = [
+            {"device_id": "d", "metric": "heat", "value": value, "timestamp_ms": 60_000 * number}
+            for number, value in enumerate(values)
+        ]
+        for begin in range(0, len(rows), cut):
+            driver.feed(*rows[begin : begin + cut])
+        return driver.results()
+
+    alerts = run(60)
+    assert [one["phase"] for one in alerts] == ["opened", "updated", "closed"]
+    assert len({one["id"] for one in alerts}) == 1
+    assert set(alerts[0]) == {
+        "id", "kind", "phase", "device_id", "metric", "timestamp_ms", "opened_ms", "value", "expected", "score",
+        "worst_score", "threshold", "message", "records",
+    }  # fmt: skip
+    assert (alerts[0]["kind"], alerts[0]["value"], alerts[0]["timestamp_ms"]) == ("z_score", 80.0, 40 * 60_000)
+    assert alerts[0]["records"] == [{"topic": "readings", "partition": 0, "offset": 40}]
+    assert alerts[1]["records"] == [{"topic": "readings", "partition": 0, "offset": n} for n in (40, 41)]
+    assert run(1) == run(7) == alerts

@@ -8,6 +8,7 @@ import pytest
 from easyremote.errors import WindowError
 from easyremote.pipelines import Stream, registered, stream
 from easyremote.windows import Count, Mean, Session, Tumbling, TypeDistribution
+from easyremote.windows.detectors import Robust
 
 
 @pytest.fixture(autouse=True)
@@ -61,6 +62,12 @@ MISTAKES: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "a join over several partitions": (
         lambda: _orders().key_by("kind").join(_returns().key_by("kind"), "5s"),
+        "different workers",
+    ),
+    "no detector": (lambda: _orders().key_by("shop").detect(Robust, "amount"), "no detector"),  # type: ignore[arg-type]
+    "a detector of a text": (lambda: _orders().key_by("shop").detect(Robust(), "shop"), "another field"),
+    "a detector over several partitions": (
+        lambda: _orders().key_by("kind").detect(Robust(), "amount"),
         "different workers",
     ),
     "no kind of join": (
