@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from easyremote.cli import bench, broker, calls, dlq, functions, models, pipelines, system
+from easyremote.cli import bench, broker, calls, dlq, functions, models, pipelines, replaying, system
 from easyremote.logs import configure_logging
 
 __all__ = ["main"]
@@ -15,7 +15,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for command in (system.up, system.status, calls.call, calls.tail, functions.functions):
+for command in (system.up, system.status, calls.call, calls.tail, functions.functions, replaying.replay):
     app.command()(command)
 groups = {
     "broker": broker.app,

@@ -326,7 +326,8 @@ class BatchSource(Service, Generic[T]):
 
     def _on_assign(self, consumer: Consumer, given: list[TopicPartition]) -> None:
         partitions = tuple(one.partition for one in given)
-        starts = self._prepare(partitions)
+        # A member for which there is nothing yet is given nothing, and told so.
+        starts = self._prepare(partitions) if partitions else {}
         if self._claim is not None and given:
             places = self._committed(consumer, given)
             self._claim(places)
@@ -334,7 +335,7 @@ class BatchSource(Service, Generic[T]):
         for one in given:
             one.offset = starts.get((self.topic, one.partition), one.offset)
         consumer.incremental_assign(given)
-        if self._beside is not None:
+        if self._beside is not None and partitions:
             self._beside.give(partitions, starts)
         self.partitions |= set(partitions)
         log.info("partitions assigned", topic=self.topic, partitions=partitions)

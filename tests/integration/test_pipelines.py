@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import pytest
 from confluent_kafka import Message, Producer
+from easyremote.cli import app
+from easyremote.pipelines import registered
 from easyremote.settings import Settings
 from easyremote.topics.admin import TopicAdmin
 from easyremote.topics.catalog import declarations
 from easyremote.topics.wire import headers_of
+from typer.testing import CliRunner
 from workers import await_ready, kill, running, start_worker, stop, tail
 
 pytestmark = pytest.mark.broker
@@ -152,3 +156,41 @@ def test_a_detector_of_ones_own_pipeline_tells_an_alert_that_names_its_record(se
             (alert,) = _values(warnings.wait_for(lambda messages: len(messages) == 1))
     assert (alert["phase"], alert["value"], alert["device_id"]) == ("opened", 90.0, "d")
     assert [one["offset"] for one in alert["records"]] == [40]
+
+
+def test_a_replay_tells_the_same_byte_by_byte_and_lists_what_changed_code_tells_otherwise(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running(settings, "streams", EASYREMOTE_PIPELINES="piped"):
+        rows: list[tuple[str, dict[str, Any]]] = [
+            (shop, {"shop": shop, "kind": "tea", "amount": number / 7, "at": BASE + number * 700})
+            for number in range(200)
+            for shop in ("a", "b", "c")
+        ]
+        _produce(settings, "orders", rows)
+        with tail(settings, "takings") as takings:
+            takings.wait_for(partial(_are, 75))
+    for name, value in (("KAFKA", settings.bootstrap_servers()), ("NAMESPACE", settings.namespace)):
+        monkeypatch.setenv(f"EASYREMOTE_{name}", value)
+    before = dict(registered)
+    try:
+        same = CliRunner().invoke(app, ["replay", "piped", "--pipeline", "orders.takings", "--into", "again"])
+        assert same.exit_code == 0, same.output
+        assert " results are the same, byte by byte" in same.output
+        with tail(settings, "again") as again:
+            assert len(again.wait_for(partial(_are, 75))) >= 75
+        taken = CliRunner().invoke(app, ["replay", "piped", "--pipeline", "orders.takings", "--into", "again"])
+        assert (taken.exit_code != 0, "--into" in taken.output + taken.stderr) == (True, True)
+        old = registered["orders.takings"]
+        changed = replace(
+            old.sources[0], steps=(lambda records: [{**one, "amount": one["amount"] + 1} for one in records],)
+        )
+        registered["orders.takings"] = replace(old, sources=(changed,))
+        bounds = ["--from", str(BASE + 20_000), "--to", str(BASE + 30_000)]
+        other = CliRunner().invoke(app, ["replay", "piped", "--pipeline", "orders.takings", *bounds])
+        assert other.exit_code == 1, other.output
+        assert "6 were told then and are not now" in other.output
+        assert "6 are told now and were not then" in other.output
+    finally:
+        registered.clear()
+        registered.update(before)
