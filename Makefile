@@ -31,12 +31,18 @@ bench: setup
 	$(BIN)/easyremote bench stream
 	$(BIN)/easyremote bench inference
 
-peers: setup .venv-peers/.ready
+peers: setup .venv-peers/.ready .venv-stream-peers/.ready
 	$(BIN)/python bench/peers/compare.py --python .venv-peers/bin/python
+	$(BIN)/easyremote bench stream --peers .venv-stream-peers/bin/python
 
 .venv-peers/.ready: $(UV) requirements/peers.txt
 	test -x .venv-peers/bin/python || $(UV) venv --quiet --python $(PYTHON) .venv-peers
 	$(UV) pip sync --compile-bytecode --python .venv-peers/bin/python --require-hashes requirements/peers.txt
+	@touch $@
+
+.venv-stream-peers/.ready: $(UV) requirements/stream-peers.txt
+	test -x .venv-stream-peers/bin/python || $(UV) venv --quiet --python $(PYTHON) .venv-stream-peers
+	$(UV) pip sync --compile-bytecode --python .venv-stream-peers/bin/python --require-hashes requirements/stream-peers.txt
 	@touch $@
 
 test: setup check
@@ -57,3 +63,4 @@ lock: $(UV)
 	$(UV) pip compile --quiet pyproject.toml --all-extras --group demo --group test --group build --group check --group train --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header -o requirements/dev.txt
 	$(UV) pip compile --quiet pyproject.toml --extra inference --group build --constraint requirements/dev.txt --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header -o requirements/worker.txt
 	$(UV) pip compile --quiet --group peers --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header -o requirements/peers.txt
+	$(UV) pip compile --quiet --group stream-peers --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header -o requirements/stream-peers.txt

@@ -1,146 +1,102 @@
-"""A replay of JSON readings of 1,000 devices on 4 partitions into 10 s tumbling windows.
+"""A replay of JSON readings of 1,000 devices on 4 partitions into 10 s tumbling windows, and what else streams do.
 
 Measured are raw `consume` (the floor); this engine, as a worker with the role `streams`, from its first commit to its
-last, exactly once, aggregates and changelog written; and a plain Faust agent with a table that does the same sums.
+last, exactly once, aggregates and changelog written; a plain Faust agent with a table that does the same sums; peers
+where their packages are. Then pipelines over such readings: hopping windows, sessions, a join, a detector, a million
+keys, two workers; and how long a reading takes to its result.
 """
 
 from __future__ import annotations
 
 import os
-import threading
-import time
-from collections.abc import Sequence
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-from confluent_kafka import Consumer, Producer, TopicPartition
-
 from easyremote.bench.programs import log_of, worker
+from easyremote.bench.readings import PARTITIONS, Commits, consume_rate, fill
 from easyremote.bench.report import Report, measured_kafka, step
+from easyremote.bench.stream_latency import LATENCY_RATE, latency
+from easyremote.bench.stream_pipelines import measure_pipelines
 from easyremote.errors import ConfigError
 from easyremote.topics.admin import TopicAdmin
 from easyremote.topics.catalog import READINGS, STREAMS_CHANGELOG, declarations
 from easyremote.topics.follower import Follower
 
 if TYPE_CHECKING:
-    from confluent_kafka import Message
-
     from easyremote.settings import Settings
 
 __all__ = ["main"]
 
-DEVICES = 1_000
-PARTITIONS = 4
 _FAUST_READINGS = 100_000
-"""Of the plain Faust agent: its rate does not depend on how many there are."""
-_BASE_MS = 1_700_000_000_000
+"""Of the plain Faust agent and the peers: their rate does not depend on how many there are."""
 _LIMIT_S = 300.0
-_STOP_S = 10.0
+_PEERS = {"quix": "quix_stream.py", "bytewax": "bytewax_stream.py"}
+_PEER_FOLDER = Path(__file__).parents[2] / "bench" / "peers"
 
 
-def main(json_file: Path | None, readings: int) -> None:
+def main(json_file: Path | None, readings: int, peers: Path | None = None) -> None:
     """Measure, print, and write."""
     report = Report()
     few = min(readings, _FAUST_READINGS)
     with measured_kafka("") as kafka:
-        engine, detector, faust = (
+        engine, detector, faust, kinds = (
             kafka.model_copy(update={"namespace": f"bench-{name}-{os.getpid()}-"})
-            for name in ("engine", "detector", "faust")
+            for name in ("engine", "detector", "faust", "kinds")
         )
         for settings, count in ((engine, readings), (detector, readings), (faust, few)):
             with step(f"writing {count:,} readings"):
                 TopicAdmin(settings).ensure(declarations())
-                _fill(settings, count)
+                fill(settings, READINGS, count)
         with step("raw consume"):
-            report.add("consume_rate", _consume(engine, readings), "readings/s")
+            report.add("consume_rate", consume_rate(engine, READINGS, readings), "readings/s")
         with step("this engine"):
             report.add("engine_rate", _engine(engine, readings, threshold=0), "readings/s")
         with step("this engine with the detector"):
             report.add("engine_with_detector_rate", _engine(detector, readings, threshold=4), "readings/s")
         with step(f"a plain Faust agent, {few:,} of them"):
             report.add("faust_rate", _faust(faust, few), "readings/s")
+        for name in _PEERS:
+            if peers is None:
+                continue
+            with step(f"{name}, {few:,} of them"):
+                report.add(f"{name}_rate", _peer(faust, few, name, peers), "readings/s")
+        measure_pipelines(report, kinds, readings)
+        with step(f"latency at {LATENCY_RATE:,} readings/s"):
+            p50, p99 = latency(kafka.model_copy(update={"namespace": f"bench-latency-{os.getpid()}-"}))
+        report.add("latency_p50", p50, "ms")
+        report.add("latency_p99", p99, "ms")
     figures = {name: value for name, value, _ in report.results}
-    report.ratios["rate_to_consume"] = figures["engine_rate"] / figures["consume_rate"]
-    report.ratios["rate_to_faust"] = figures["engine_rate"] / figures["faust_rate"]
+    for name in ("consume", "faust", *_PEERS):
+        if f"{name}_rate" in figures:
+            report.ratios[f"rate_to_{name}"] = figures["engine_rate"] / figures[f"{name}_rate"]
     report.finish(json_file)
 
 
-def _fill(settings: Settings, readings: int) -> None:
-    """Write a reading a second of each device, each device's to its partition."""
-    producer = Producer(
-        {"bootstrap.servers": settings.bootstrap_servers(), "linger.ms": 50, "queue.buffering.max.messages": 1_000_000}
+def _peer(settings: Settings, readings: int, name: str, python: Path) -> float:
+    result = settings.data_dir / f"{name}.txt"
+    result.unlink(missing_ok=True)
+    environment = {
+        "EASYREMOTE_KAFKA": settings.bootstrap_servers(),
+        "BENCH_TOPIC": settings.namespace + READINGS,
+        "BENCH_READINGS": str(readings),
+        "BENCH_RESULT": str(result),
+    }
+    ended = subprocess.run(
+        [python, _PEER_FOLDER / _PEERS[name]],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=_LIMIT_S,
+        check=False,
     )
-    topic = settings.namespace + READINGS
-    values = np.random.default_rng(7).normal(20, 2, readings).round(3).tolist()
-    for number, value in enumerate(values):
-        device = number % DEVICES
-        event_ms = _BASE_MS + number // DEVICES * 1_000
-        record = f'{{"device_id":"device-{device}","metric":"temperature","value":{value},"timestamp_ms":{event_ms}}}'
-        while True:
-            try:
-                producer.produce(topic, record, partition=device % PARTITIONS)
-            except BufferError:
-                producer.poll(0.1)
-            else:
-                break
-    if producer.flush(60):
-        raise ConfigError("the readings were not acknowledged within 60 s")
-
-
-def _consume(settings: Settings, readings: int) -> float:
-    consumer = Consumer(
-        {
-            "bootstrap.servers": settings.bootstrap_servers(),
-            "group.id": "bench-consume",
-            "enable.auto.commit": False,
-            "queued.min.messages": 100_000,
-            "fetch.queue.backoff.ms": 5,
-        }
-    )
-    try:
-        consumer.assign([TopicPartition(settings.namespace + READINGS, number, 0) for number in range(PARTITIONS)])
-        if consumer.poll(10) is None:
-            raise ConfigError("the readings cannot be read")
-        started, seen = time.perf_counter(), 1
-        while seen < readings:
-            seen += len(consumer.consume(5_000, 0.2))
-        return readings / (time.perf_counter() - started)
-    finally:
-        consumer.close()
-
-
-class _Commits:
-    """Follows where the engine's transactions stand, by the broker's clock: the changelog tells both."""
-
-    def __init__(self, readings: int) -> None:
-        self._readings = readings
-        self._stand: dict[int, int] = {}
-        self._first: tuple[int, int] | None = None
-        self._last_ms = 0
-        self.done = threading.Event()
-
-    def take(self, messages: Sequence[Message]) -> None:
-        for message in messages:
-            if message.key() != b"position":
-                continue
-            self._stand[message.partition() or 0] = int(message.value() or b"0")
-            total = sum(self._stand.values())
-            self._last_ms = message.timestamp()[1]
-            if self._first is None:
-                self._first = (total, self._last_ms)
-            if total == self._readings:
-                self.done.set()
-
-    def rate(self) -> float:
-        """Return readings per second after the first commit."""
-        if self._first is None or self._last_ms == self._first[1]:
-            raise ConfigError("all was done in one transaction: measure with more readings")
-        return (self._readings - self._first[0]) / ((self._last_ms - self._first[1]) / 1000)
+    if not result.exists():
+        raise ConfigError(f"{name} ended without a figure: {ended.stderr[-500:]}")
+    return float(result.read_text())
 
 
 def _engine(settings: Settings, readings: int, *, threshold: int) -> float:
-    commits = _Commits(readings)
+    commits = Commits(readings)
     follower = Follower(settings, settings.namespace + STREAMS_CHANGELOG, commits.take, start="beginning")
     environment = {
         "EASYREMOTE_ROLES": "streams",

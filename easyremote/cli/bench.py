@@ -35,11 +35,14 @@ def bench_rpc(
 def bench_stream(
     json_file: JsonFile = None,
     readings: Annotated[int, typer.Option(help="How many readings.", min=10_000)] = 1_000_000,
+    peers: Annotated[
+        Path | None, typer.Option(help="Python with the packages of requirements/stream-peers.txt.", exists=True)
+    ] = None,
 ) -> None:
-    """Measure windows over JSON readings: raw consume, this engine, a plain Faust agent."""
+    """Measure streams: raw consume, this engine, a plain Faust agent, pipelines of each kind, latency, peers."""
     from easyremote.bench import stream
 
-    stream.main(json_file, readings)
+    stream.main(json_file, readings, peers)
 
 
 @app.command("balance")

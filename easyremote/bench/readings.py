@@ -1,0 +1,99 @@
+"""Readings for `easyremote bench stream`: written, read bare, and followed until the engine has committed them."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from confluent_kafka import Consumer, Producer, TopicPartition
+
+from easyremote.errors import ConfigError
+
+if TYPE_CHECKING:
+    from confluent_kafka import Message
+
+    from easyremote.settings import Settings
+
+__all__ = ["DEVICES", "PARTITIONS", "Commits", "consume_rate", "fill"]
+
+DEVICES = 1_000
+PARTITIONS = 4
+_BASE_MS = 1_700_000_000_000
+
+
+def fill(settings: Settings, topic: str, readings: int, devices: int = DEVICES) -> None:
+    """Write a reading a second of each device, each device's to its partition."""
+    producer = Producer(
+        {"bootstrap.servers": settings.bootstrap_servers(), "linger.ms": 50, "queue.buffering.max.messages": 1_000_000}
+    )
+    values = np.random.default_rng(7).normal(20, 2, readings).round(3).tolist()
+    for number, value in enumerate(values):
+        device = number % devices
+        event_ms = _BASE_MS + number // devices * 1_000
+        record = f'{{"device_id":"device-{device}","metric":"temperature","value":{value},"timestamp_ms":{event_ms}}}'
+        while True:
+            try:
+                producer.produce(settings.namespace + topic, record, f"device-{device}", device % PARTITIONS)
+            except BufferError:
+                producer.poll(0.1)
+            else:
+                break
+    if producer.flush(60):
+        raise ConfigError("the readings were not acknowledged within 60 s")
+
+
+def consume_rate(settings: Settings, topic: str, readings: int) -> float:
+    """Return how many readings a second are read and thrown away."""
+    consumer = Consumer(
+        {
+            "bootstrap.servers": settings.bootstrap_servers(),
+            "group.id": "bench-consume",
+            "enable.auto.commit": False,
+            "queued.min.messages": 100_000,
+            "fetch.queue.backoff.ms": 5,
+        }
+    )
+    try:
+        consumer.assign([TopicPartition(settings.namespace + topic, number, 0) for number in range(PARTITIONS)])
+        if consumer.poll(10) is None:
+            raise ConfigError("the readings cannot be read")
+        started, seen = time.perf_counter(), 1
+        while seen < readings:
+            seen += len(consumer.consume(5_000, 0.2))
+        return readings / (time.perf_counter() - started)
+    finally:
+        consumer.close()
+
+
+class Commits:
+    """Follows where the engine's transactions stand, by the broker's clock: the changelog tells both."""
+
+    def __init__(self, readings: int) -> None:
+        self._readings = readings
+        self._stand: dict[tuple[int, bytes], int] = {}
+        self._first: tuple[int, int] | None = None
+        self._last_ms = 0
+        self.done = threading.Event()
+
+    def take(self, messages: Sequence[Message]) -> None:
+        """Take records of the changelog in."""
+        for message in messages:
+            key = message.key()
+            if not isinstance(key, bytes) or not key.startswith(b"position"):
+                continue
+            self._stand[message.partition() or 0, key] = int(message.value() or b"0")
+            total = sum(self._stand.values())
+            self._last_ms = message.timestamp()[1]
+            if self._first is None:
+                self._first = (total, self._last_ms)
+            if total == self._readings:
+                self.done.set()
+
+    def rate(self) -> float:
+        """Return readings per second after the first commit."""
+        if self._first is None or self._last_ms == self._first[1]:
+            raise ConfigError("all was done in one transaction: measure with more readings")
+        return (self._readings - self._first[0]) / ((self._last_ms - self._first[1]) / 1000)

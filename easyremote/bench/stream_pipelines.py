@@ -1,0 +1,95 @@
+"""Pipelines of each kind over a replay of readings, each in a worker of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
+
+from easyremote.bench.kinds import KINDS, SOURCE, TWIN
+from easyremote.bench.programs import log_of, worker
+from easyremote.bench.readings import DEVICES, PARTITIONS, Commits, fill
+from easyremote.bench.report import Report, step
+from easyremote.errors import ConfigError
+from easyremote.topics.admin import TopicAdmin
+from easyremote.topics.catalog import TopicDeclaration, declarations
+from easyremote.topics.follower import Follower
+
+if TYPE_CHECKING:
+    from easyremote.settings import Settings
+
+__all__ = ["measure_pipelines"]
+
+_KEYS = 1_000_000
+_LIMIT_S = 120.0
+
+
+def measure_pipelines(report: Report, settings: Settings, readings: int) -> None:
+    """Add the rate of each kind of pipeline, from a worker's first commit to its last."""
+    part = max(readings // 4, 10_000)
+    for number, kind in enumerate(KINDS):
+        own = settings.model_copy(update={"namespace": f"{settings.namespace}{number}-"})
+        topics = (SOURCE, TWIN) if kind == "interval join" else (SOURCE,)
+        with step(f"a pipeline: {kind}, {part:,} readings"):
+            report.add(f"{kind}", _pipeline(own, kind, topics, part), "records/s")
+    for name, keys, workers in (("a million keys", _KEYS, 1), ("one worker", DEVICES, 1), ("two workers", DEVICES, 2)):
+        own = settings.model_copy(update={"namespace": f"{settings.namespace}{name.replace(' ', '-')}-"})
+        count = readings if keys == DEVICES else max(readings, keys)
+        with step(f"a pipeline: tumbling, {name}, {count:,} readings"):
+            rate = _pipeline(own, "tumbling 10 s", (SOURCE,), count, devices=keys, workers=workers)
+            report.add(f"tumbling, {name}", rate, "records/s")
+
+
+def _pipeline(  # what is run, over what, by how many
+    settings: Settings,
+    kind: str,
+    topics: Sequence[str],
+    readings: int,
+    *,
+    devices: int = DEVICES,
+    workers: int = 1,
+) -> float:
+    admin = TopicAdmin(settings)
+    admin.ensure(declarations())
+    admin.ensure([_topic(name) for name in topics])
+    admin.ensure([_topic("pipelines.bench.changelog", compacted=True)])
+    for topic in topics:
+        fill(settings, topic, readings, devices)
+    commits = Commits(readings * len(topics))
+    follower = Follower(settings, f"{settings.namespace}pipelines.bench.changelog", commits.take, start="beginning")
+    environment = {
+        "EASYREMOTE_ROLES": "streams",
+        "EASYREMOTE_PIPELINES": "easyremote.bench.kinds",
+        "BENCH_KIND": kind,
+    }
+    try:
+        with _workers(settings, environment, workers):
+            if not commits.done.wait(_LIMIT_S):
+                raise ConfigError(f"the pipeline was not done after {_LIMIT_S:g} s: see {log_of(settings)}")
+            return commits.rate()
+    finally:
+        follower.close()
+
+
+@contextmanager
+def _workers(settings: Settings, environment: Mapping[str, str], count: int) -> Iterator[None]:
+    with ExitStack() as stack:
+        for number in range(count):
+            own = settings.model_copy(update={"data_dir": settings.data_dir / f"worker-{number}"})
+            own.data_dir.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(worker(own, {**environment, "EASYREMOTE_NODE_ID": f"bench-{number}"}))
+        yield
+
+
+def _topic(name: str, *, compacted: bool = False) -> TopicDeclaration:
+    return TopicDeclaration(
+        name=name,
+        partitions=PARTITIONS,
+        cleanup="compact" if compacted else "delete",
+        retention_ms=-1,
+        timestamp_type="LogAppendTime",
+        key="device",
+        value="a reading",
+        written_by="the measurement",
+        read_by="the measurement",
+    )
