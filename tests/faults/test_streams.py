@@ -1,4 +1,4 @@
-"""Three workers share a stream, one is killed every five seconds: each window comes once, and is what it must be."""
+"""Workers share a stream, are killed, come and go: each window is told once, and is what it must be."""
 
 from __future__ import annotations
 
@@ -114,6 +114,32 @@ def test_three_workers_of_which_one_is_killed_every_five_seconds_tell_each_windo
             stop(worker)
     _compare(told, expected)
     assert kills >= 3
+
+
+@pytest.mark.timeout(600)
+def test_going_from_one_worker_to_three_and_back_under_load_changes_no_result(settings: Settings) -> None:
+    TopicAdmin(settings).ensure(declarations())
+    readings = _readings()
+    expected = _expected(readings)
+    workers = [start_worker(settings, **ENVIRONMENT)]
+    produced = threading.Event()
+    try:
+        await_ready(settings, "streams", process=workers[0])
+        feeding = threading.Thread(target=_produce, args=(settings, readings, produced), daemon=True)
+        feeding.start()
+        with tail(settings, AGGREGATES) as aggregates:
+            aggregates.wait_for(lambda messages: len(messages) >= DEVICES)
+            workers += [start_worker(settings, **ENVIRONMENT) for _ in range(2)]
+            aggregates.wait_for(lambda messages: len(messages) >= len(expected) * 2 // 3, timeout_s=120)
+            assert not produced.is_set()
+            for leaving in workers[:2]:
+                stop(leaving)
+            told = aggregates.wait_for(lambda messages: len(messages) >= len(expected), timeout_s=120)
+    finally:
+        for worker in workers:
+            if worker.poll() is None:
+                stop(worker)
+    _compare(told, expected)
 
 
 def _compare(told: list[Message], expected: dict[tuple[str, int], tuple[float, ...]]) -> None:
