@@ -10,9 +10,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from easyremote.errors import WindowError
 from easyremote.windows.assigners import EventTime
-from easyremote.windows.keys import Keys
+from easyremote.windows.keys import Keys, of_another_form
 from easyremote.windows.rows import Key, Late, Rows
 from easyremote.windows.sides import Packed, Side
 from easyremote.windows.watermarks import FUTURE_MS, Watermarks
@@ -166,10 +165,7 @@ class Join(ABC):
             _, *packed_marks, left, right = msgspec.msgpack.decode(content, type=_Content)
             (number,) = self._keys.numbers([tuple(msgspec.json.decode(key, type=list[Any]))]).tolist()
         except (ValueError, TypeError) as error:
-            raise WindowError(
-                f"the state of key {key!r} has another form ({error}): give the changed pipeline another name, or "
-                "delete its changelog topic and reset its group to read everything again"
-            ) from error
+            raise of_another_form(key, str(error)) from error
         for side, held in zip(self._sides, (left, right), strict=True):
             if held:
                 side.restore(number, held)

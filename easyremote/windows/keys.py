@@ -8,12 +8,22 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from easyremote.errors import WindowError
+
 if TYPE_CHECKING:
     from easyremote.windows.rows import Key
 
-__all__ = ["Keys"]
+__all__ = ["Keys", "of_another_form"]
 
 Ints = npt.NDArray[np.int64]
+
+
+def of_another_form(key: bytes, found: str) -> WindowError:
+    """Return the error for a key's state in the changelog that these kernels did not write."""
+    return WindowError(
+        f"the state of key {key!r} has another form ({found}): give the changed pipeline another name, or delete its "
+        "changelog topic and reset its group to read everything again"
+    )
 
 
 class Numbered(Protocol):

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from easyremote.errors import WindowError
 from easyremote.windows.assigners import Assigner, EventTime, Hopping, Session, Sliding
 from easyremote.windows.buffers import Counted, Slid
-from easyremote.windows.keys import Keys
+from easyremote.windows.keys import Keys, of_another_form
 from easyremote.windows.panes import Panes
 from easyremote.windows.rows import Closed, Key, Late, Rows, WindowResult
 from easyremote.windows.sessions import Sessions
@@ -176,10 +176,7 @@ class Windowed:
             (number,) = self._keys.numbers([tuple(msgspec.json.decode(key, type=list[Any]))]).tolist()
             self._state.restore(number, held)
         except (ValueError, TypeError, IndexError, WindowError) as error:
-            raise WindowError(
-                f"the state of key {key!r} has another form ({error}): give the changed pipeline another name, or "
-                "delete its changelog topic and reset its group to read everything again"
-            ) from error
+            raise of_another_form(key, str(error)) from error
         if self._watermarks.by_key:
             self._watermarks.restore(mark, number)
         self._revisions.update({(number, end): revision for end, revision in told})

@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 import msgspec
 import numpy as np
 
-from easyremote.errors import WindowError
 from easyremote.windows.detectors.alerting import ALERT, AlertRule, Phase
 from easyremote.windows.detectors.base import Detector, Floats, Ints, Scores, State
-from easyremote.windows.keys import Keys
+from easyremote.windows.keys import Keys, of_another_form
 from easyremote.windows.rows import Key, Late, Rows
 from easyremote.windows.watermarks import FUTURE_MS
 
@@ -155,10 +154,7 @@ class Detecting:
             If it was not made by this detector.
         """
         if content[:1] != _FORMAT or len(content) != 1 + self._row.itemsize:
-            raise WindowError(
-                f"the state of key {key!r} has another form ({len(content)} bytes): give the changed pipeline another "
-                "name, or delete its changelog topic and reset its group to read everything again"
-            )
+            raise of_another_form(key, f"{len(content)} bytes")
         (number,) = self._keys.numbers([tuple(msgspec.json.decode(key, type=list[object]))]).tolist()
         self._state[number] = np.frombuffer(content, self._row, 1, 1)[0]
 
