@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from easyremote.bench.nab_scoring import PROFILES, Found, Labelled, Profile, normalized, read_corpus, scored
 from easyremote.bench.report import Report, progress
+from easyremote.errors import ConfigError
 from easyremote.windows.detectors import AlertRule, Detector, Unusual
 from easyremote.windows.detectors.alerting import ALERT
 
@@ -90,6 +91,8 @@ def found_by_category(corpus: Sequence[Labelled], opened: Flags, profile: Profil
 def main(data: Path, json_file: Path | None) -> None:
     """Score a folder at the shipped threshold, print, and write."""
     corpus = read_corpus(data)
+    if not any(series.windows for series in corpus):
+        raise ConfigError(f"{data} has no labelled window: there is nothing to find, and so no score")
     detector, rule = Unusual(), AlertRule()
     given = scores(corpus, detector)
     limits = [detector.threshold, *(factor * detector.threshold for factor in THRESHOLDS)]

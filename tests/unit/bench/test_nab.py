@@ -38,3 +38,12 @@ def test_a_folder_that_is_no_corpus_is_an_error_that_names_what_is_missing(tmp_p
     told = CliRunner().invoke(app, ["bench", "nab", "--data", str(tmp_path)])
     assert told.exit_code != 0
     assert "cpu/a.csv" in told.output + (told.stderr or "")
+
+
+def test_a_folder_without_a_labelled_window_has_no_score_and_says_so(tmp_path: Path) -> None:
+    (tmp_path / "data" / "cpu").mkdir(parents=True)
+    (tmp_path / "data" / "cpu" / "a.csv").write_text("timestamp,value\n2014-04-01 00:00:00,1\n")
+    (tmp_path / "windows.json").write_text(json.dumps({"cpu/a.csv": []}))
+    told = CliRunner().invoke(app, ["bench", "nab", "--data", str(tmp_path)])
+    assert told.exit_code != 0
+    assert "no labelled window" in told.output + (told.stderr or "")
