@@ -27,7 +27,13 @@ _BASE_MS = 1_700_000_000_000
 def fill(settings: Settings, topic: str, readings: int, devices: int = DEVICES) -> None:
     """Write a reading a second of each device, each device's to its partition."""
     producer = Producer(
-        {"bootstrap.servers": settings.bootstrap_servers(), "linger.ms": 50, "queue.buffering.max.messages": 1_000_000}
+        {
+            "bootstrap.servers": settings.bootstrap_servers(),
+            "linger.ms": 50,
+            "queue.buffering.max.messages": 1_000_000,
+            # A batch that is sent again must not come after the next one: its readings would be late.
+            "enable.idempotence": True,
+        }
     )
     values = np.random.default_rng(7).normal(20, 2, readings).round(3).tolist()
     for number, value in enumerate(values):

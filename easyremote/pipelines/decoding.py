@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
@@ -62,7 +64,7 @@ class Decoder:
         self._struct = msgspec.defstruct("Row", fields, rename=renamed, gc=False, frozen=True)
         self._typed = msgspec.json.Decoder(self._struct)
         self._object = msgspec.json.Decoder(dict[str, Any])
-        self._getters = {name: f"f{number}" for number, name in enumerate(self._names)}
+        self._getters = {name: attrgetter(f"f{number}") for number, name in enumerate(self._names)}
         self._numeric = tuple(name for name in self._columns if source.types.get(name) in {int, float})
         self._whole = JOINED in self._columns
 
@@ -70,6 +72,14 @@ class Decoder:
         """Decode a batch; runs on the source's thread."""
         malformed: list[tuple[int, Exception]] = []
         whole: dict[int, bytes] = {}
+        if not self._source.steps and not self._whole:
+            try:
+                # A record without a value is none, and this says so too.
+                rows = list(map(self._typed.decode, [message.value() for message in messages]))  # type: ignore[arg-type]
+            except _UNREADABLE:
+                pass  # each alone, then, to know which
+            else:
+                return self._decoded(messages, range(len(messages)), rows, whole, malformed)
         if self._source.steps:
             records = self._changed(messages, _each(self._object.decode, _values(messages), malformed), malformed)
             # What a function has put in may be nothing that JSON has.
@@ -82,7 +92,7 @@ class Decoder:
                 # Fields that nobody looks at are not decoded, and so their letters are not checked either.
                 whole = values = _each(_checked, values, malformed)
             found = _each(self._typed.decode, values, malformed)
-        return self._decoded(messages, found, whole, malformed)
+        return self._decoded(messages, list(found), list(found.values()), whole, malformed)
 
     def _changed(
         self, messages: Sequence[Message], records: dict[int, Record], malformed: list[tuple[int, Exception]]
@@ -121,35 +131,53 @@ class Decoder:
     def _decoded(
         self,
         messages: Sequence[Message],
-        found: dict[int, Any],  # Any: the struct is made at run time
+        places: Sequence[int],
+        rows: list[Any],  # Any: the struct is made at run time
         whole: dict[int, bytes],
         malformed: list[tuple[int, Exception]],
     ) -> Decoded:
-        places = list(found)
         if not places:
             return Decoded(messages, places, None, malformed)
-        rows = list(found.values())
         columns = {name: self._column(name, rows) for name in self._columns if name != JOINED}
         if self._whole:
             columns[JOINED] = _objects([whole[place] for place in places])
-        time = self._getters[self._source.timestamp] if self._timed else None
-        times = [getattr(row, time) for row in rows] if time is not None else [0] * len(rows)
-        keys = [[getattr(row, self._getters[name]) for row in rows] for name in self._key]
+        times = np.zeros(len(rows), np.int64)
+        if self._timed:
+            times = np.fromiter(map(self._getters[self._source.timestamp], rows), np.int64, len(rows))
+        keys = list(zip(*(map(self._getters[name], rows) for name in self._key), strict=True))
         return Decoded(
             messages,
             places,
-            Rows(
-                list(zip(*keys, strict=True)) if keys else [()] * len(rows),
-                np.array(times, np.int64),
-                np.array([messages[place].offset() for place in places], np.int64),
-                columns,
-            ),
+            Rows(keys or [()] * len(rows), times, offsets_of(messages, places), columns),
             malformed,
         )
 
     def _column(self, name: str, rows: list[Any]) -> npt.NDArray[Any]:
-        values = [getattr(row, self._getters[name]) for row in rows]
-        return np.array(values, np.float64) if name in self._numeric else _objects(values)
+        getter = self._getters[name]
+        values = map(getter, rows)
+        if name not in self._numeric:
+            return _objects(list(values))
+        try:
+            return np.fromiter(values, np.float64, len(rows))
+        except OverflowError:
+            return np.array([_float(getter(row)) for row in rows], np.float64)
+
+
+def _float(value: float) -> float:
+    """Return a number as a float; an integer beyond all floats is an infinity, which aggregates count as invalid."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+
+
+def offsets_of(messages: Sequence[Message], places: Sequence[int]) -> npt.NDArray[np.int64]:
+    """Return the offsets of the messages at some places, at least one, rising."""
+    first, last = messages[places[0]].offset() or 0, messages[places[-1]].offset() or 0
+    if last - first + 1 == len(places):
+        return np.arange(first, last + 1)
+    # A transaction's marker or a malformed record leaves a hole.
+    return np.array([messages[place].offset() for place in places], np.int64)
 
 
 def _values(messages: Sequence[Message]) -> dict[int, bytes]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
-from easyremote.windows import EventTime, Join, JoinResult, Late, Rows, WindowResult
+from easyremote.windows import EventTime, Join, JoinResult, Late, Rows, WindowResults
 from easyremote.windows.aggregates import Aggregate
 from easyremote.windows.assigners import Assigner
 from easyremote.windows.joining import JOINED
@@ -28,7 +29,7 @@ class Origin(NamedTuple):
     partition: int
 
 
-class Result(NamedTuple):
+class Result(msgspec.Struct, frozen=True, gc=False):
     """A record for the sink: whose it is, and the message of the batch that it came from, where it is that of one."""
 
     key: Key
@@ -164,7 +165,12 @@ class Windowing:
 
 class _WindowingKernel:
     def __init__(self, key: tuple[str, ...], windowed: Windowed) -> None:
-        self._key = key
+        names = (*key, "window_start", "window_end", *windowed.names, "revision", "final")
+        # Names may be no Python names, or a struct's own: so each has a number.
+        renamed = {f"f{number}": name for number, name in enumerate(names)}
+        self._record = msgspec.defstruct("Result", list(renamed), rename=renamed, gc=False)
+        self._key_fields = len(key)
+        self._encode = msgspec.json.Encoder().encode
         self._windowed = windowed
 
     def step(self, side: int, rows: Rows, now_ms: int) -> Told:
@@ -180,13 +186,12 @@ class _WindowingKernel:
     def restore(self, key: bytes, content: bytes) -> None:
         self._windowed.restore(key, content)
 
-    def _records(self, results: Iterable[WindowResult]) -> list[Result]:
-        told = []
-        for one in results:
-            bounds = {"window_start": one.start, "window_end": one.end}
-            end = {"revision": one.revision, "final": one.final}
-            told.append(Result(one.key, dict(zip(self._key, one.key, strict=True)) | bounds | one.values | end))
-        return told
+    def _records(self, told: WindowResults) -> list[Result]:
+        if not len(told):
+            return []
+        keys = [map(itemgetter(number), told.keys) for number in range(self._key_fields)]
+        records = map(self._record, *keys, told.start, told.end, *told.values.values(), told.revision, told.final)
+        return list(map(Result, told.keys, map(self._encode, records)))
 
 
 @dataclass(frozen=True)

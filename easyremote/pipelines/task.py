@@ -57,7 +57,9 @@ class PipelineTask:
         outputs: list[Output] = []
         if content.rows is not None:
             told = self._kernel.step(side, content.rows, now_ms)
-            messages = [content.messages[place] for place in content.places]
+            messages = content.messages
+            if content.malformed or len(content.places) != len(messages):
+                messages = [messages[place] for place in content.places]
             outputs += self._told(told.results, messages)
             outputs += [
                 late_record(self._late[side], messages[late.place], late, (late.start, late.end)) for late in told.late
@@ -80,10 +82,11 @@ class PipelineTask:
 
     def _told(self, results: Iterable[Result], messages: Sequence[Message]) -> list[Output]:
         outputs = []
-        for key, record, place in results:
+        for one in results:
+            key, record = one.key, one.record
             if key:
                 its_key: bytes | None = key[0].encode() if len(key) == 1 and isinstance(key[0], str) else _encode(key)
             else:
-                its_key = None if place is None else key_of(messages[place])
+                its_key = None if one.place is None else key_of(messages[one.place])
             outputs.append(Output(self._sink, its_key, record if isinstance(record, bytes) else _encode(record)))
         return outputs

@@ -10,7 +10,7 @@ from easyremote.windows.kernel import Effects, Kernel
 from easyremote.windows.processor import StreamProcessor
 from easyremote.windows.quantiles import Median, Quantile
 from easyremote.windows.readings import Readings
-from easyremote.windows.rows import Late, Rows, WindowResult
+from easyremote.windows.rows import Late, Rows, WindowResult, WindowResults
 from easyremote.windows.tumbling import window_start
 from easyremote.windows.windowed import Windowed, WindowedEffects
 from easyremote.windows.zscore import ZScore
@@ -47,6 +47,7 @@ __all__ = [
     "TypeDistribution",
     "Variance",
     "WindowResult",
+    "WindowResults",
     "Windowed",
     "WindowedEffects",
     "ZScore",

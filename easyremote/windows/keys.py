@@ -59,6 +59,11 @@ class Keys:
     def __getitem__(self, number: int) -> Key:
         return self._keys[number]
 
+    def of(self, numbers: Sequence[int]) -> list[Key]:
+        """Return the keys of some numbers."""
+        keys = self._keys
+        return [keys[number] for number in numbers]
+
     def known(self) -> Ints:
         """Return the numbers that are in use."""
         return np.fromiter(self._ids.values(), np.int64, len(self._ids))
@@ -67,12 +72,12 @@ class Keys:
         """Return each key's number; one that is new gets one."""
         known = self._ids
         try:
-            return np.array([known[key] for key in keys], np.int64)
+            return np.fromiter(map(known.__getitem__, keys), np.int64, len(keys))
         except KeyError:
             for key in dict.fromkeys(keys):
                 if key not in known:
                     known[key] = self._number_for(key)
-        return np.array([known[key] for key in keys], np.int64)
+        return np.fromiter(map(known.__getitem__, keys), np.int64, len(keys))
 
     def drop(self, number: int) -> Key:
         """Forget a key; return it."""

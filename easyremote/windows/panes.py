@@ -133,6 +133,9 @@ class Panes:
             slots = candidates[is_due(rows["series"][candidates], rows["end"][candidates])]
             if not len(slots):
                 break
+            if self._windows.pane_ms == self._windows.size_ms:
+                rounds.append(self._close_whole(slots))
+                break
             rounds.append(self._close_earliest(slots))
         return _joined(rounds, self._aggregates)
 
@@ -167,6 +170,13 @@ class Panes:
             opened = self.slots.take(new_series, new_start, self.first_end(new_start))
             known.update(zip((pairs[number] for number in missing), opened.tolist(), strict=True))
         return np.array([known[pair] for pair in pairs], np.int64)
+
+    def _close_whole(self, slots: Ints) -> Closed:
+        # Tumbling: a window is one pane, and nothing is merged.
+        rows = self.slots.rows[slots]
+        closed = Closed(rows["series"], rows["start"], rows["end"], [held[slots] for held in self.slots.states])
+        self._advance(slots)
+        return closed
 
     def _close_earliest(self, slots: Ints) -> Closed:
         # All panes of a window have its end once the windows before it are closed; so one end of a series at a time.

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Closed", "Key", "Late", "Rows", "WindowResult"]
+__all__ = ["Closed", "Key", "Late", "Rows", "WindowResult", "WindowResults"]
 
 Ints = npt.NDArray[np.int64]
 Column = npt.NDArray[Any]
@@ -39,6 +39,13 @@ class Rows:
     offsets: Ints
     columns: Mapping[str, Column]
 
+    def chosen(self, places: Ints) -> Rows:
+        """Return the rows at some places."""
+        columns = {name: column[places] for name, column in self.columns.items()}
+        numbers: list[int] = places.tolist()
+        keys = [self.keys[place] for place in numbers]
+        return Rows(keys, self.event_ms[places], self.offsets[places], columns)
+
 
 @dataclass(frozen=True, slots=True)
 class Closed:
@@ -63,6 +70,54 @@ class WindowResult:
     revision: int = 0
     """How many results of this window were told before."""
     final: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class WindowResults:
+    """The results of w windows as columns; iterated over, each is a `WindowResult`.
+
+    Parameters
+    ----------
+    keys : sequence of tuple
+        Whose each is.
+    start, end : sequence of int
+        Its bounds, ms.
+    values : mapping of str to sequence
+        Of each aggregate.
+    revision : sequence of int
+        How many results of the window were told before.
+    final : sequence of bool
+        Whether it is closed.
+    """
+
+    keys: Sequence[Key] = ()
+    start: Sequence[int] = ()
+    end: Sequence[int] = ()
+    values: Mapping[str, Sequence[Any]] = field(default_factory=dict)  # Any: whatever the aggregates give
+    revision: Sequence[int] = ()
+    final: Sequence[bool] = ()
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __iter__(self) -> Iterator[WindowResult]:
+        rows = zip(*self.values.values(), strict=True) if self.values else [()] * len(self)
+        columns = zip(self.keys, self.start, self.end, rows, self.revision, self.final, strict=True)
+        for key, start, end, row, revision, final in columns:
+            yield WindowResult(key, start, end, dict(zip(self.values, row, strict=True)), revision, final)
+
+    def followed_by(self, more: WindowResults) -> WindowResults:
+        """Return these and then others of the same windows and aggregates."""
+        if not len(self) or not len(more):
+            return self if len(self) else more
+        return WindowResults(
+            [*self.keys, *more.keys],
+            [*self.start, *more.start],
+            [*self.end, *more.end],
+            {name: [*column, *more.values[name]] for name, column in self.values.items()},
+            [*self.revision, *more.revision],
+            [*self.final, *more.final],
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -15,7 +15,7 @@ from easyremote.windows.assigners import Assigner, EventTime, Hopping, Session, 
 from easyremote.windows.buffers import Counted, Slid
 from easyremote.windows.keys import Keys, of_another_form
 from easyremote.windows.panes import Panes
-from easyremote.windows.rows import Closed, Key, Late, Rows, WindowResult
+from easyremote.windows.rows import Closed, Key, Late, Rows, WindowResults
 from easyremote.windows.sessions import Sessions
 from easyremote.windows.watermarks import FUTURE_MS, Watermarks
 
@@ -42,7 +42,7 @@ _MARK = b"watermark"
 class WindowedEffects:
     """What a step led to."""
 
-    results: list[WindowResult]
+    results: WindowResults
     late: list[Late]
 
 
@@ -93,6 +93,11 @@ class Windowed:
         self._forget_at_ms = 0
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """What is told of each window, in the order of the results' values."""
+        return tuple(name for name, _, _ in self._read)
+
+    @property
     def keys(self) -> int:
         """How many keys it knows."""
         return len(self._keys)
@@ -107,34 +112,37 @@ class Windowed:
         now_ms : int
             The wall clock, ms.
         """
-        ahead = rows.event_ms - now_ms
-        future = ahead > FUTURE_MS
-        late = self._told_late(np.flatnonzero(future), rows.event_ms, ahead, "future")
-        taken = np.flatnonzero(~future)
-        if not len(taken):
-            return WindowedEffects([], late)
-        series = self._keys.numbers([rows.keys[place] for place in taken.tolist()] if len(late) else rows.keys)
-        event_ms = rows.event_ms[taken]
-        lateness = self._state.lateness(event_ms, self._watermarks.advance(series, event_ms, now_ms))
-        self._changed.update(np.unique(series).tolist())
-        behind = np.zeros(len(ahead), np.int64)
-        behind[taken] = lateness
-        late += self._told_late(taken[lateness >= 0], rows.event_ms, behind, "late")
-        in_time = lateness < 0
-        if in_time.any():
-            chosen = taken[in_time]
-            columns = {name: column[chosen] for name, column in rows.columns.items()}
-            self._state.add(series[in_time], event_ms[in_time], rows.offsets[chosen], columns)
+        late: list[Late] = []
+        taken = np.arange(len(rows.event_ms))
+        if int(rows.event_ms.max()) - now_ms > FUTURE_MS:
+            ahead = rows.event_ms - now_ms
+            future = np.flatnonzero(ahead > FUTURE_MS)
+            late += self._told_late(future, rows.event_ms, ahead[future], "future")
+            taken = np.flatnonzero(ahead <= FUTURE_MS)
+            if not len(taken):
+                return WindowedEffects(WindowResults(), late)
+            rows = rows.chosen(taken)
+        series = self._keys.numbers(rows.keys)
+        lateness = self._state.lateness(rows.event_ms, self._watermarks.advance(series, rows.event_ms, now_ms))
+        self._changed.update(series.tolist())
+        if int(lateness.max()) >= 0:
+            behind = np.flatnonzero(lateness >= 0)
+            told = self._told_late(behind, rows.event_ms, lateness[behind], "late")
+            late += [replace(one, place=int(taken[one.place])) for one in told]
+            in_time = np.flatnonzero(lateness < 0)
+            rows, series = rows.chosen(in_time), series[in_time]
+        if len(series):
+            self._state.add(series, rows.event_ms, rows.offsets, rows.columns)
         return WindowedEffects(self._results(), late)
 
-    def close_idle(self, now_ms: int) -> list[WindowResult]:
+    def close_idle(self, now_ms: int) -> WindowResults:
         """Close the windows of keys, or of the partition, that are silent; forget keys silent for a week."""
         series, ends = self._state.open_ends()
         silent = self._watermarks.silent(series, now_ms)
         if silent.any():
             self._watermarks.close_up_to(series[silent], ends[silent])
             self._changed.update(series[silent].tolist())
-        results = self._closed() if silent.any() else []
+        results = self._closed() if silent.any() else WindowResults()
         self._forget(now_ms)
         return results
 
@@ -181,16 +189,15 @@ class Windowed:
             self._watermarks.restore(mark, number)
         self._revisions.update({(number, end): revision for end, revision in told})
 
-    def _results(self) -> list[WindowResult]:
-        results: list[WindowResult] = []
+    def _results(self) -> WindowResults:
         # Windows that close at once are told as closed, not as changed before.
         closed = self._closed()
-        if self._emission != "close":
-            assert isinstance(self._state, Panes)
-            results = self._told(self._state.updated(), final=False)
-        return results + closed
+        if self._emission == "close":
+            return closed
+        assert isinstance(self._state, Panes)
+        return self._told(self._state.updated(), final=False).followed_by(closed)
 
-    def _closed(self) -> list[WindowResult]:
+    def _closed(self) -> WindowResults:
         def is_due(series: Ints, end: Ints) -> npt.NDArray[np.bool_]:
             due: npt.NDArray[np.bool_] = end <= self._watermarks.limits(series)
             return due
@@ -198,19 +205,24 @@ class Windowed:
         closed = self._state.due(is_due)
         self._changed.update(closed.series.tolist(), closed.let_go)
         told = self._told(closed, final=True)
-        return [] if self._emission == "update" else told
+        return WindowResults() if self._emission == "update" else told
 
-    def _told(self, windows: Closed, *, final: bool) -> list[WindowResult]:
-        if not len(windows.series):
-            return []
-        columns = {name: results(windows.states[place]) for name, results, place in self._read}
-        bounds = zip(windows.series.tolist(), windows.start.tolist(), windows.end.tolist(), strict=True)
-        results = []
-        for place, (series, start, end) in enumerate(bounds):
-            revision = self._revision(series, end, final=final) if self._emission != "close" else 0
-            values = {name: column[place] for name, column in columns.items()}
-            results.append(WindowResult(self._keys[series], start, end, values, revision, final))
-        return results
+    def _told(self, windows: Closed, *, final: bool) -> WindowResults:
+        count = len(windows.series)
+        if not count:
+            return WindowResults()
+        series, end = windows.series.tolist(), windows.end.tolist()
+        revisions = [0] * count
+        if self._emission != "close":
+            revisions = [self._revision(*window, final=final) for window in zip(series, end, strict=True)]
+        return WindowResults(
+            self._keys.of(series),
+            windows.start.tolist(),
+            end,
+            {name: results(windows.states[place]) for name, results, place in self._read},
+            revisions,
+            [final] * count,
+        )
 
     def _revision(self, series: int, end: int, *, final: bool) -> int:
         if final:
@@ -223,7 +235,7 @@ class Windowed:
         if not len(places):
             return []
         start, end = self._state.bounds(event_ms[places])
-        columns = zip(places.tolist(), start.tolist(), end.tolist(), amount[places].tolist(), strict=True)
+        columns = zip(places.tolist(), start.tolist(), end.tolist(), amount.tolist(), strict=True)
         return [Late(place, begin, close, how_late, reason) for place, begin, close, how_late in columns]
 
     def _forget(self, now_ms: int) -> None:

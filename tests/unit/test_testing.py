@@ -6,7 +6,7 @@ import pytest
 from easyremote.errors import WindowError
 from easyremote.pipelines import Pipeline, stream
 from easyremote.testing import PipelineDriver
-from easyremote.windows import Count, Session, Sum, Tumbling
+from easyremote.windows import Count, Invalid, Session, Sum, Tumbling
 from easyremote.windows.detectors import AlertRule, ZScore
 
 
@@ -51,6 +51,18 @@ def test_a_clock_that_is_given_refuses_what_is_ahead_of_it() -> None:
     driver = PipelineDriver(_takings(), now_ms=100_000)
     driver.feed(_order(100_000 + 5 * 60_000 + 1))
     assert [one["lateness"]["reason"] for one in driver.late()] == ["future"]
+
+
+def test_an_integer_that_no_float_holds_is_counted_as_invalid_and_stops_nothing() -> None:
+    keyed = stream("orders", types={"shop": str, "amount": int}, partitioned_by=("shop",), timestamp="at").key_by(
+        "shop"
+    )
+    windows = keyed.window(Tumbling("1s")).aggregate(total=Sum("amount"), invalid=Invalid("amount"))
+    driver = PipelineDriver(windows.to("takings", register=False))
+    driver.feed(_order(0, 2), _order(1, 10**400), _order(2, -(10**400)), _order(3, 1))
+    driver.advance("1h")
+    (closed, *_) = driver.results()
+    assert (closed["total"], closed["invalid"]) == (3.0, 2)
 
 
 def test_a_driver_of_a_snapshot_goes_on_as_a_worker_that_takes_over() -> None:
