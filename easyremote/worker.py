@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import AsyncIterable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterable, Callable, Mapping
 from dataclasses import replace
 from typing import Any, overload
 
@@ -14,7 +14,6 @@ from faust.app.base import BootStrategy
 from faust.types import TopicT
 from mode import Service
 
-from easyremote.agents.channel import SourceChannel
 from easyremote.agents.devices import DeviceService
 from easyremote.agents.exactly_once import ExactlyOnce
 from easyremote.agents.heartbeat import HeartbeatService
@@ -22,6 +21,7 @@ from easyremote.agents.offers import OfferService
 from easyremote.agents.pipelines import ensure_topics, pipeline_agent, run_pipeline
 from easyremote.agents.retention import BlobRetention
 from easyremote.agents.retries import Retries, keep_messages
+from easyremote.agents.roles import Agents, Handler
 from easyremote.agents.router import Router, decode_arrived
 from easyremote.agents.streams import decode_readings, readings_streams
 from easyremote.clock import now_ms
@@ -55,55 +55,7 @@ __all__ = ["Worker", "build_app"]
 
 log = structlog.get_logger(__name__)
 
-
 _YOUNG_OBJECTS = 50_000
-
-Handler = Callable[[Any, Any], Coroutine[Any, Any, None]]
-
-
-class Agents:
-    """The Faust agents of this worker's roles, each on a channel that its source fills.
-
-    They exist before the app starts, as Faust wants it; what handles their events is told when it is up.
-    """
-
-    def __init__(self, app: faust.App, settings: Settings) -> None:
-        self._app = app
-        self._handlers: dict[str, tuple[Handler, BatchSource[Any]]] = {}
-        self.channels: dict[str, Any] = {}  # Any: Faust's channel, whose type leaves `send` open
-        self._roles = settings.roles
-        for name in ("router", *RETRIES.values()) if "router" in settings.roles else ():
-            self._add(name)
-        if "streams" in settings.roles:
-            self._add("streams")
-
-    def add_pipelines(self) -> None:
-        """Add those of the pipelines, once all modules that define some are imported."""
-        if "streams" in self._roles:
-            for pipeline in registered_pipelines.values():
-                self._add(pipeline_agent(pipeline))
-
-    def _add(self, name: str) -> None:
-        self.channels[name] = SourceChannel(self._app)
-        self._app.agent(self.channels[name], name=f"easyremote.{name}")(self._agent(name))
-
-    def handle(self, name: str, handler: Handler, source: BatchSource[Any]) -> None:
-        """Say who handles the events of an agent's source."""
-        self._handlers[name] = (handler, source)
-
-    def _agent(self, name: str) -> Callable[[Any], Coroutine[Any, Any, None]]:
-        async def agent(stream: Any) -> None:  # Any: Faust's stream of whatever the source decodes
-            async for event in stream:
-                handler, source = self._handlers[name]
-                try:
-                    await handler(event, source)
-                except Exception as error:
-                    # An event that an agent drops is lost; a worker that ends reads it again.
-                    log.exception("an agent failed", agent=name)
-                    await self._app.crash(error)
-                    raise
-
-        return agent
 
 
 class Worker(Service):

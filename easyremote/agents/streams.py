@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
 from easyremote.agents.exactly_once import ExactlyOnce, Names
+from easyremote.pipelines.decoding import offsets_of
 from easyremote.topics.catalog import AGGREGATES, ALERTS, LATE, MALFORMED_READINGS, READINGS, STREAMS_CHANGELOG
 from easyremote.topics.events import Batch
 from easyremote.topics.odd_records import Place, dead_letter, late_record
@@ -60,17 +60,9 @@ def decode_readings(_partition: int, messages: Sequence[Message]) -> Arrived:
         [(row.device_id, row.metric) for row in rows],
         np.array([row.value for row in rows], np.float64),
         np.array([row.timestamp_ms for row in rows], np.int64),
-        _offsets(messages, places),
+        offsets_of(messages, places),
     )
     return Arrived(messages, places, readings, malformed)
-
-
-def _offsets(messages: Sequence[Message], places: Sequence[int]) -> npt.NDArray[np.int64]:
-    first, last = messages[places[0]].offset() or 0, messages[places[-1]].offset() or 0
-    if last - first + 1 == len(places):
-        return np.arange(first, last + 1)
-    # A transaction's marker or a malformed record leaves a hole.
-    return np.array([messages[place].offset() for place in places], np.int64)
 
 
 class ReadingsTask:

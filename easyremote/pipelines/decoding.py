@@ -21,7 +21,7 @@ from easyremote.windows.joining import JOINED
 if TYPE_CHECKING:
     from confluent_kafka import Message
 
-__all__ = ["Decoded", "Decoder"]
+__all__ = ["Decoded", "Decoder", "offsets_of"]
 
 _encode = msgspec.json.Encoder().encode
 _UNREADABLE = (msgspec.MsgspecError, UnicodeError, TypeError, OverflowError)
@@ -73,12 +73,8 @@ class Decoder:
         malformed: list[tuple[int, Exception]] = []
         whole: dict[int, bytes] = {}
         if not self._source.steps and not self._whole:
-            try:
-                # A record without a value is none, and this says so too.
-                rows = list(map(self._typed.decode, [message.value() for message in messages]))  # type: ignore[arg-type]
-            except _UNREADABLE:
-                pass  # each alone, then, to know which
-            else:
+            rows = self._all(messages)
+            if rows is not None:
                 return self._decoded(messages, range(len(messages)), rows, whole, malformed)
         if self._source.steps:
             records = self._changed(messages, _each(self._object.decode, _values(messages), malformed), malformed)
@@ -93,6 +89,13 @@ class Decoder:
                 whole = values = _each(_checked, values, malformed)
             found = _each(self._typed.decode, values, malformed)
         return self._decoded(messages, list(found), list(found.values()), whole, malformed)
+
+    def _all(self, messages: Sequence[Message]) -> list[Any] | None:
+        """Return each message's row; None if one cannot be read, also one without a value."""
+        try:
+            return list(map(self._typed.decode, [message.value() for message in messages]))  # type: ignore[arg-type]
+        except _UNREADABLE:
+            return None
 
     def _changed(
         self, messages: Sequence[Message], records: dict[int, Record], malformed: list[tuple[int, Exception]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -115,8 +116,8 @@ class Count:
 
 
 @dataclass(frozen=True)
-class _OfNumbers:
-    """An aggregate of a column's numbers; None where there is none.
+class _OfColumn:
+    """An aggregate of a column's numbers.
 
     Parameters
     ----------
@@ -131,30 +132,35 @@ class _OfNumbers:
         """What all aggregates of this column's numbers share."""
         return Moments(self.column)
 
+
+class _OfNumbers(_OfColumn, ABC):
+    """What is made of a column's numbers; None where there is none."""
+
     def results(self, states: States) -> list[float | None]:
         """Return the result of each state, None where it holds no number."""
         found = self._of(states).tolist()
         return [one if count else None for one, count in zip(found, states["count"].tolist(), strict=True)]
 
+    @abstractmethod
     def _of(self, states: States) -> States:
-        raise NotImplementedError
+        """Return the result of each state that holds a number."""
 
 
-class NumericCount(_OfNumbers):
+class NumericCount(_OfColumn):
     """How many finite numbers there are."""
 
-    def results(self, states: States) -> list[float | None]:
+    def results(self, states: States) -> list[int]:
         """Return the counts."""
-        counts: list[float | None] = states["count"].tolist()
+        counts: list[int] = states["count"].tolist()
         return counts
 
 
-class Invalid(_OfNumbers):
+class Invalid(_OfColumn):
     """How many NaN, infinities and numbers beyond 1e150 the other aggregates left out."""
 
-    def results(self, states: States) -> list[float | None]:
+    def results(self, states: States) -> list[int]:
         """Return the counts."""
-        counts: list[float | None] = states["invalid"].tolist()
+        counts: list[int] = states["invalid"].tolist()
         return counts
 
 

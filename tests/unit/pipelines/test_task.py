@@ -55,6 +55,23 @@ def _row(amount: object, at: object, shop: object = "a") -> dict[str, object]:
 ORDERS = stream("orders", timestamp="at", types={"amount": float}, partitioned_by=("shop",))
 
 
+def test_a_rows_offset_is_that_of_its_message_also_where_the_log_has_holes() -> None:
+    pipeline = ORDERS.key_by("shop").window(Tumbling("1s")).aggregate(count=Count()).to("sums", register=False)
+    decode = Decoder(pipeline).decode
+    good, bad = json.dumps(_row(1, NOW)).encode(), b"{"
+
+    def offsets(*fed: tuple[bytes, int]) -> list[int]:
+        rows = decode(0, cast("list[Message]", [_Fed(value, offset) for value, offset in fed])).rows
+        assert rows is not None
+        found: list[int] = rows.offsets.tolist()
+        return found
+
+    assert offsets((good, 3), (good, 4), (good, 5)) == [3, 4, 5]
+    assert offsets((good, 3), (good, 5), (good, 9)) == [3, 5, 9]  # a transaction's marker takes one
+    assert offsets((good, 3), (bad, 4), (good, 5)) == [3, 5]
+    assert offsets((bad, 3), (good, 4), (good, 5)) == [4, 5]
+
+
 def test_functions_change_and_drop_records_and_what_one_raises_is_a_dead_letter() -> None:
     pipeline = (
         ORDERS.filter(lambda record: record["amount"] > 0)

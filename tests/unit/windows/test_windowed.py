@@ -248,6 +248,13 @@ def test_a_clock_that_is_ahead_is_told_and_moves_no_watermark(windows: Assigner)
     assert in_time.late == []
 
 
+def test_late_records_beside_ones_that_are_ahead_are_told_by_their_own_places() -> None:
+    kernel = _kernel(Tumbling("1s"), lateness=0)
+    rows = [("a", 1, NOW + 300_001), ("a", 2, NOW), ("a", 4, NOW + 400_000), ("a", 8, NOW - 5_000)]
+    told = kernel.step(_columns(rows), NOW).late
+    assert sorted((late.place, late.reason) for late in told) == [(0, "future"), (2, "future"), (3, "late")]
+
+
 def test_a_late_record_is_told_with_its_window_and_how_late_it_is() -> None:
     kernel = _kernel(Tumbling("1s"))
     kernel.step(_columns([("a", 1, 10_000)]), NOW)
