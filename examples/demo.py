@@ -189,7 +189,7 @@ def at(time_ms: int) -> str:
 
 def main_job(kafka: str, began: float) -> None:
     # Its producer is gone before Kafka is, so that it does not complain of a broker that stops.
-    producer = Producer({"bootstrap.servers": kafka, "log_level": 3})
+    producer = Producer({"bootstrap.servers": kafka, "enable.idempotence": True, "log_level": 3})
     sentences(kafka, producer)
     console.print(f"first replies {time.monotonic() - began:.1f} s after the start")
     photograph(kafka, producer)

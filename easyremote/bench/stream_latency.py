@@ -57,7 +57,7 @@ def latency(settings: Settings) -> tuple[float, float]:
         "EASYREMOTE_LATENESS_S": "0",
         "EASYREMOTE_Z_THRESHOLD": "0",
     }
-    producer = Producer({"bootstrap.servers": settings.bootstrap_servers(), "linger.ms": 2, "acks": "all"})
+    producer = Producer({"bootstrap.servers": settings.bootstrap_servers(), "linger.ms": 2, "enable.idempotence": True})
     follower = Follower(settings, settings.namespace + AGGREGATES, results.take, start="beginning")
     pause = threading.Event()
     each = LATENCY_RATE // 100

@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from confluent_kafka import Producer
 from easyremote import CallOptions, Client
 from easyremote.settings import Settings
 from easyremote.topics.records import Reply, decode_reply
 from history import executions
 from system import system
-from workers import tail
+from workers import producer_to, tail
 
 pytestmark = [pytest.mark.broker, pytest.mark.faults, pytest.mark.timeout(200)]
 
@@ -88,7 +87,7 @@ def test_what_went_to_a_topic_of_the_callers_own_is_known_after_a_restart_too(
     settings: Settings, tmp_path: Path
 ) -> None:
     journal = tmp_path / "journal"
-    producer = Producer({"bootstrap.servers": settings.bootstrap_servers()})
+    producer = producer_to(settings.bootstrap_servers())
 
     def send() -> None:
         producer.produce(

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from confluent_kafka import Consumer, Message, Producer, TopicPartition
+from confluent_kafka import Consumer, Message, TopicPartition
 from easyremote import CallOptions, Client
 from easyremote.errors import InvalidArguments, NoNodeAvailable, RemoteError, UnknownFunction
 from easyremote.settings import Settings
@@ -16,7 +16,7 @@ from easyremote.topics.admin import TopicAdmin
 from easyremote.topics.catalog import declarations
 from easyremote.topics.records import decode_reply
 from easyremote.topics.wire import headers_of
-from workers import await_ready, kill, running, start_worker, stop, tail
+from workers import await_ready, kill, producer_to, running, start_worker, stop, tail
 
 pytestmark = pytest.mark.broker
 SOON = CallOptions(timeout_s=20)
@@ -58,7 +58,7 @@ def test_a_call_is_answered_and_an_error_is_told(worker: Settings) -> None:
 
 
 def test_a_malformed_record_is_a_dead_letter_with_its_reason_and_origin(worker: Settings) -> None:
-    producer = Producer({"bootstrap.servers": worker.bootstrap_servers()})
+    producer = producer_to(worker.bootstrap_servers())
     producer.produce(
         worker.namespace + "requests",
         b"{not json",
@@ -84,7 +84,7 @@ def test_a_malformed_record_is_a_dead_letter_with_its_reason_and_origin(worker: 
 
 def test_a_request_as_kcat_sends_it_is_answered_as_kcat_reads_it(worker: Settings) -> None:
     # kcat -b ... -t requests <<< '{"function": "echo", "args": ["hi"], "id": "k-1"}'; kcat -b ... -t replies -e
-    producer = Producer({"bootstrap.servers": worker.bootstrap_servers()})
+    producer = producer_to(worker.bootstrap_servers())
     producer.produce(worker.namespace + "requests", b'{"function": "echo", "args": ["hi"], "id": "k-1"}')
     assert producer.flush(10) == 0
     consumer = Consumer(
@@ -105,7 +105,7 @@ def test_a_request_as_kcat_sends_it_is_answered_as_kcat_reads_it(worker: Setting
 
 
 def test_a_correlation_id_comes_back_byte_for_byte_to_the_partition_asked_for(worker: Settings) -> None:
-    producer = Producer({"bootstrap.servers": worker.bootstrap_servers()})
+    producer = producer_to(worker.bootstrap_servers())
     correlation_id = bytes(range(256))[-16:]
     producer.produce(
         worker.namespace + "requests",

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import Producer
 from easyremote import AsyncClient, CallOptions, Client
 from easyremote.errors import ClaimUnavailable, PayloadTooLarge
 from easyremote.settings import Settings
@@ -25,7 +24,7 @@ from easyremote.topics.catalog import declarations
 from easyremote.topics.dead_letters import DeadLetters, Wanted
 from easyremote.topics.letters import letter_of
 from easyremote.topics.records import Blob, decode_reply, decode_request
-from workers import running, tail
+from workers import producer_to, running, tail
 
 pytestmark = pytest.mark.broker
 SOON = CallOptions(timeout_s=30)
@@ -97,7 +96,7 @@ def test_a_plain_producer_claims_by_hash_and_gets_a_result_that_fits_in_its_reco
     (folder / key).write_bytes(content)
     claims = [{"arg": 0, "sha256": key, "bytes": len(content)}]
     request = {"function": "echo", "args": [None], "id": "k-1", "claims": claims}
-    producer = Producer({"bootstrap.servers": worker.bootstrap_servers()})
+    producer = producer_to(worker.bootstrap_servers())
     producer.produce(worker.namespace + "requests", json.dumps(request).encode())
     assert producer.flush(10) == 0
     with tail(worker, "replies") as replies:

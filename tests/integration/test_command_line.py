@@ -15,8 +15,8 @@ from typing import Any
 
 import psutil
 import pytest
-from confluent_kafka import Producer
 from easyremote.settings import user_data_dir
+from workers import producer_to
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(240)]
 
@@ -102,7 +102,7 @@ def test_up_serves_calls_and_alerts_restarts_what_dies_and_leaves_nothing(
     )
     assert tail.stderr is not None
     assert tail.stderr.readline() == b"following alerts\n"
-    producer = Producer({"bootstrap.servers": broker["bootstrap_servers"]})
+    producer = producer_to(broker["bootstrap_servers"])
     producer.produce("alerts", b'{"message": "a leak"}')
     assert producer.flush(10) == 0
     assert tail.communicate(timeout=30)[0] == b'{"message": "a leak"}\n'

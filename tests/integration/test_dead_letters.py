@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import Producer
 from easyremote import CallOptions, Client
 from easyremote.errors import TopicError
 from easyremote.settings import Settings
@@ -20,7 +19,7 @@ from easyremote.topics.dead_letters import DeadLetters, Wanted
 from easyremote.topics.letters import Failure, dead_letter_headers
 from easyremote.topics.records import RecordRef, decode_reply
 from easyremote.topics.wire import headers_of
-from workers import running, tail
+from workers import producer_to, running, tail
 
 pytestmark = pytest.mark.broker
 
@@ -55,7 +54,7 @@ def _json(settings: Settings, *arguments: str) -> Any:
 
 
 def _bury(settings: Settings, topic: str, *letters: tuple[bytes, Exception]) -> None:
-    producer = Producer({"bootstrap.servers": settings.bootstrap_servers()})
+    producer = producer_to(settings.bootstrap_servers())
     for number, (value, error) in enumerate(letters):
         origin = RecordRef(settings.namespace + "elsewhere", 0, number)
         headers = dead_letter_headers([("mine", b"kept")], origin, error, Failure(node_id="n", attempts=1))
@@ -178,7 +177,6 @@ def test_a_redrive_that_dies_before_its_end_leaves_neither_the_record_nor_the_ma
     _bury(prepared, DEAD_LETTERS, (_call(0), KeyError("x")))
     program = """
 import os, signal
-from confluent_kafka import Producer
 from easyremote.settings import load_settings
 from easyremote.topics import atomic
 from easyremote.topics.dead_letters import DeadLetters, Wanted

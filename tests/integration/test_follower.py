@@ -17,6 +17,7 @@ from easyremote.topics.admin import TopicAdmin
 from easyremote.topics.catalog import CANCELLATIONS, declarations
 from easyremote.topics.follower import GATHER_S, Follower, follow_records
 from easyremote.topics.records import Cancellation, decode_cancellation
+from workers import producer_to
 
 pytestmark = pytest.mark.broker
 
@@ -50,7 +51,7 @@ def test_an_empty_topic_is_read_to_its_end_at_once(settings: Settings, nodes: st
 
 
 def test_a_topic_to_which_records_come_all_the_time_is_read_to_where_it_ended(settings: Settings, nodes: str) -> None:
-    producer = Producer({"bootstrap.servers": settings.bootstrap_servers()})
+    producer = producer_to(settings.bootstrap_servers())
     producer.produce(nodes, b"first", key="a")
     assert producer.flush(10) == 0
     enough = threading.Event()
@@ -87,7 +88,7 @@ def test_a_topic_that_ends_with_what_was_never_committed_is_read_to_its_end(sett
 
 def test_who_gathers_has_each_record_soon_after_its_rest(settings: Settings, nodes: str) -> None:
     came: queue.SimpleQueue[float] = queue.SimpleQueue()
-    producer = Producer({"bootstrap.servers": settings.bootstrap_servers()})
+    producer = producer_to(settings.bootstrap_servers())
     follower = Follower(settings, nodes, lambda _: came.put(time.monotonic()), start="end", gather=True)
     lags_s = []
     try:
@@ -103,7 +104,7 @@ def test_who_gathers_has_each_record_soon_after_its_rest(settings: Settings, nod
 
 def test_a_record_that_is_no_text_is_left_out_and_those_after_it_are_read(settings: Settings) -> None:
     TopicAdmin(settings).ensure(declarations())
-    producer = Producer({"bootstrap.servers": settings.bootstrap_servers()})
+    producer = producer_to(settings.bootstrap_servers())
     for value in (b'{"id": "\xff"}', b"{", b'{"id": "good"}'):
         producer.produce(settings.namespace + CANCELLATIONS, value, key=b"k")
     assert producer.flush(10) == 0

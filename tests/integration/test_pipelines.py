@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from confluent_kafka import Message, Producer
+from confluent_kafka import Message
 from easyremote.cli import app
 from easyremote.pipelines import registered
 from easyremote.settings import Settings
@@ -17,7 +17,7 @@ from easyremote.topics.admin import TopicAdmin
 from easyremote.topics.catalog import declarations
 from easyremote.topics.wire import headers_of
 from typer.testing import CliRunner
-from workers import await_ready, kill, running, start_worker, stop, tail
+from workers import await_ready, kill, producer_to, running, start_worker, stop, tail
 
 pytestmark = pytest.mark.broker
 
@@ -25,7 +25,7 @@ BASE = 1_650_000_000_000
 
 
 def _produce(settings: Settings, topic: str, rows: list[tuple[str, dict[str, Any]]]) -> None:
-    producer = Producer({"bootstrap.servers": settings.bootstrap_servers()})
+    producer = producer_to(settings.bootstrap_servers())
     for key, row in rows:
         producer.produce(settings.namespace + topic, json.dumps(row).encode(), key=key)
         producer.poll(0)

@@ -6,12 +6,11 @@ import json
 import uuid
 
 import pytest
-from confluent_kafka import Producer
 from easyremote.settings import Settings
 from easyremote.topics.admin import TopicAdmin
 from easyremote.topics.catalog import declarations
 from easyremote.topics.wire import headers_of
-from workers import running, tail
+from workers import producer_to, running, tail
 
 pytestmark = pytest.mark.broker
 
@@ -27,7 +26,7 @@ def test_a_reply_to_spring_has_its_correlation_id_its_place_and_no_header_that_s
     correlation_id = uuid.UUID(int=uuid.uuid4().int | 0xFF << 120 | 0xFE).bytes
     replies = settings.namespace + "replies"
     with running(settings, "router", "inference"):
-        producer = Producer({"bootstrap.servers": settings.bootstrap_servers()})
+        producer = producer_to(settings.bootstrap_servers())
         producer.produce(
             settings.namespace + "requests",
             json.dumps({"function": function, "args": ["hi"]}).encode(),

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import Message, Producer
+from confluent_kafka import Message
 from easyremote import AsyncClient, CallOptions, Client
 from easyremote.errors import CallError, RemoteError
 from easyremote.settings import Settings
@@ -21,7 +21,7 @@ from easyremote.topics.admin import TopicAdmin
 from easyremote.topics.catalog import declarations
 from easyremote.topics.records import decode_reply
 from system import system
-from workers import running, tail
+from workers import producer_to, running, tail
 
 pytestmark = pytest.mark.broker
 SOON = CallOptions(timeout_s=30)
@@ -153,7 +153,7 @@ def test_items_of_megabytes_go_by_the_blob_store_in_their_places(worker: Setting
 
 
 def test_a_plain_consumer_reads_the_records_as_the_protocol_says(worker: Settings) -> None:
-    producer = Producer({"bootstrap.servers": worker.bootstrap_servers()})
+    producer = producer_to(worker.bootstrap_servers())
     for call_id, fields in (("s-1", {"stream": True}), ("s-2", {}), ("s-3", {"stream": True, "from_seq": 2})):
         value = {"function": "breaks" if call_id == "s-1" else "count_up", "args": [3], "id": call_id} | fields
         producer.produce(worker.namespace + "requests", json.dumps(value))

@@ -8,12 +8,12 @@ from collections import defaultdict
 from typing import Any
 
 import pytest
-from confluent_kafka import Message, Producer
+from confluent_kafka import Message
 from easyremote.settings import Settings
 from easyremote.topics.admin import TopicAdmin
 from easyremote.topics.catalog import declarations
 from easyremote.topics.wire import headers_of
-from workers import await_ready, kill, running, start_worker, stop, tail
+from workers import await_ready, kill, producer_to, running, start_worker, stop, tail
 
 pytestmark = pytest.mark.broker
 
@@ -26,7 +26,7 @@ def _reading(device: str, value: float, event_ms: int, **more: object) -> dict[s
 
 
 def _produce(settings: Settings, rows: list[dict[str, Any] | bytes]) -> None:
-    producer = Producer({"bootstrap.servers": settings.bootstrap_servers()})
+    producer = producer_to(settings.bootstrap_servers())
     for row in rows:
         raw = row if isinstance(row, bytes) else json.dumps(row).encode()
         key = b"raw" if isinstance(row, bytes) else row["device_id"].encode()

@@ -13,13 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import Message
+from confluent_kafka import Message, Producer
 from easyremote.inference.nodes import NodeWatch
 from easyremote.settings import Settings
 from easyremote.topics.follower import Follower
 
 STOP_S = 10
 """A worker leaves within this, by the contract."""
+
+
+def producer_to(servers: str) -> Producer:
+    """Return a plain producer of which a record that is sent again comes neither twice nor behind a later one."""
+    return Producer({"bootstrap.servers": servers, "enable.idempotence": True})
 
 
 def start_worker(settings: Settings, module: str = "easyremote", **environment: str) -> subprocess.Popen[bytes]:
