@@ -47,6 +47,7 @@ def test_a_node_killed_with_200_calls_in_flight_costs_no_caller_its_one_reply(
         _with_a_router(running, "doomed", "other")
         with load(settings, history, journal, **WORK) as calls:
             assert history.wait_ended(1_000 + chance.randrange(1_000), 60)
+            assert history.wait_waiting(200, 60)  # replies come in waves, and the load is filled up after each
             killed_s = running.kill("doomed")
             waiting = history.waiting()
             history.wait_ended(len(history.ended) + 2_000, 60)
@@ -55,7 +56,6 @@ def test_a_node_killed_with_200_calls_in_flight_costs_no_caller_its_one_reply(
         print(f"{len(waiting)} calls waited when the node was killed; the last had its reply {took_s:.2f} s after")
         verdict = judge(settings, history, journal=journal, seed=seed)
     verdict.require()
-    assert len(waiting) > 150
     assert took_s < TAKEOVER_S
     assert verdict.ran_twice <= waiting  # only what was in flight
 

@@ -46,6 +46,7 @@ class History:
         """Note that a call is about to be sent."""
         with self._lock:
             self.sent.setdefault(call_id, time.monotonic())
+            self._lock.notify_all()
 
     def watch(self, call_id: str, future: Future[Reply]) -> None:
         """Note the call's end when it comes."""
@@ -63,6 +64,11 @@ class History:
         """Return the ids whose callers still wait."""
         with self._lock:
             return self.sent.keys() - self.ended.keys()
+
+    def wait_waiting(self, count: int, timeout_s: float) -> bool:
+        """Wait until so many callers wait at once; say whether they have."""
+        with self._lock:
+            return self._lock.wait_for(lambda: len(self.sent) - len(self.ended) >= count, timeout_s)
 
     def wait_ended(self, count: int, timeout_s: float) -> bool:
         """Wait until so many calls have ended; say whether they have."""
