@@ -14,11 +14,22 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from easyremote.errors import ConfigError
 
-__all__ = ["ROLES", "Backend", "Role", "Settings", "Strategy", "load_settings", "user_cache_dir", "user_data_dir"]
+__all__ = [
+    "ROLES",
+    "Backend",
+    "Delivery",
+    "Role",
+    "Settings",
+    "Strategy",
+    "load_settings",
+    "user_cache_dir",
+    "user_data_dir",
+]
 
 Role = Literal["router", "streams", "inference", "edge"]
 Strategy = Literal["round_robin", "least_connections", "resource_aware", "model_affinity", "least_wait"]
 Backend = Literal["torch", "onnx", "onnx-int8"]
+Delivery = Literal["exactly_once", "at_least_once"]
 ROLES: tuple[Role, ...] = ("router", "streams", "inference", "edge")
 
 
@@ -89,7 +100,13 @@ class Settings(BaseSettings):
     lateness_s: float = Field(default=5.0, ge=0, description="how far behind its series' newest a reading may be, s")
     idle_s: float = Field(default=30.0, gt=0, description="silence after which a series' windows are closed, s")
     z_threshold: float = Field(default=4.0, ge=0, description="absolute z-score of an anomaly; 0: no detection")
-    commit_interval_ms: int = Field(default=100, ge=10, description="between two transactions of the streams")
+    commit_interval_ms: int = Field(default=100, ge=10, description="between two commits of the streams")
+    delivery: Delivery = Field(
+        default="exactly_once", description="of the streams' results: in transactions, or sent again after a crash"
+    )
+    standby: bool = Field(
+        default=False, description="keep copies of the state of partitions that other workers hold, to take them over"
+    )
 
     processor_id: str | None = Field(
         default=None,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from confluent_kafka import Message
 
     from easyremote.pipelines import Pipeline
-    from easyremote.topics.transactions import Output
+    from easyremote.topics.deliveries import Output
 
 __all__ = ["PipelineDriver", "Snapshot"]
 

@@ -15,9 +15,9 @@ from faust.types import TopicT
 from mode import Service
 
 from easyremote.agents.devices import DeviceService
-from easyremote.agents.exactly_once import ExactlyOnce
 from easyremote.agents.heartbeat import HeartbeatService
 from easyremote.agents.offers import OfferService
+from easyremote.agents.partition_tasks import PartitionTasks
 from easyremote.agents.pipelines import ensure_topics, pipeline_agent, run_pipeline
 from easyremote.agents.retention import BlobRetention
 from easyremote.agents.retries import Retries, keep_messages
@@ -78,7 +78,7 @@ class Worker(Service):
         self._answers: AnswerWatch | None = None
         self._producer: RecordProducer | None = None
         self._heartbeat: HeartbeatService | None = None
-        self._streams: list[ExactlyOnce[Any]] = []
+        self._streams: list[PartitionTasks[Any]] = []
         self._swapper: Swapper | None = None
         self._parts: list[Service] = []
 

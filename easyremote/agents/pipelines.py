@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from easyremote.agents.exactly_once import ExactlyOnce, Names
+from easyremote.agents.partition_tasks import Names, PartitionTasks
 from easyremote.errors import TopicError
 from easyremote.pipelines.decoding import Decoded
 from easyremote.pipelines.task import PipelineTask
@@ -87,7 +87,7 @@ def _partitions(known: Mapping[str, int], namespace: str, pipeline: Pipeline) ->
 
 def run_pipeline(
     settings: Settings, pipeline: Pipeline, group: str, failed: Callable[[Exception], None]
-) -> ExactlyOnce[Decoded]:
+) -> PartitionTasks[Decoded]:
     """Return what runs a pipeline's partitions; `group` is the full name of its source's."""
     prefix = settings.namespace
     names = Names(
@@ -96,6 +96,6 @@ def run_pipeline(
         prefix + pipeline.changelog,
         f"{prefix}easyremote.{pipeline_agent(pipeline)}.{settings.node_id}",
     )
-    return ExactlyOnce(
+    return PartitionTasks(
         settings, names, lambda partition: PipelineTask(pipeline, prefix, settings.node_id, partition), failed
     )

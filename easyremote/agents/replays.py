@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from easyremote.pipelines import Pipeline
     from easyremote.settings import Settings
-    from easyremote.topics.transactions import Output
+    from easyremote.topics.deliveries import Output
 
 __all__ = ["replay"]
 

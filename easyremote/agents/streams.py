@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
-from easyremote.agents.exactly_once import ExactlyOnce, Names
+from easyremote.agents.partition_tasks import Names, PartitionTasks
 from easyremote.pipelines.decoding import offsets_of
 from easyremote.topics.catalog import AGGREGATES, ALERTS, LATE, MALFORMED_READINGS, READINGS, STREAMS_CHANGELOG
+from easyremote.topics.deliveries import Output
 from easyremote.topics.events import Batch
 from easyremote.topics.odd_records import Place, dead_letter, late_record
 from easyremote.topics.records import Aggregate, Alert, RecordRef, decode_reading, encode
-from easyremote.topics.transactions import Output
 from easyremote.topics.wire import uuid7
 from easyremote.windows import Effects, EventTime, Kernel, Readings, Tumbling, ZScore
 
@@ -173,13 +173,13 @@ class ReadingsTask:
         return outputs
 
 
-def readings_streams(settings: Settings, group: str, failed: Callable[[Exception], None]) -> ExactlyOnce[Arrived]:
+def readings_streams(settings: Settings, group: str, failed: Callable[[Exception], None]) -> PartitionTasks[Arrived]:
     """Return what runs the tasks of `readings`, exactly once; `group` is the full name of the source's."""
     prefix = settings.namespace
     names = Names(
         group, (prefix + READINGS,), prefix + STREAMS_CHANGELOG, f"{prefix}easyremote.streams.{settings.node_id}"
     )
-    return ExactlyOnce(settings, names, lambda partition: ReadingsTask(settings, partition), failed)
+    return PartitionTasks(settings, names, lambda partition: ReadingsTask(settings, partition), failed)
 
 
 def _alert_id(event_ms: int, topic: str, partition: int, offset: int) -> str:

@@ -17,38 +17,76 @@ if TYPE_CHECKING:
 
     from easyremote.settings import Settings
 
-__all__ = ["DEVICES", "PARTITIONS", "Commits", "consume_rate", "fill"]
+__all__ = ["DEVICES", "PARTITIONS", "Commits", "Writer", "consume_rate", "fill"]
 
 DEVICES = 1_000
 PARTITIONS = 4
 _BASE_MS = 1_700_000_000_000
 
 
-def fill(settings: Settings, topic: str, readings: int, devices: int = DEVICES) -> None:
-    """Write a reading a second of each device, each device's to its partition."""
-    producer = Producer(
-        {
-            "bootstrap.servers": settings.bootstrap_servers(),
-            "linger.ms": 50,
-            "queue.buffering.max.messages": 1_000_000,
-            # A batch that is sent again must not come after the next one: its readings would be late.
-            "enable.idempotence": True,
-        }
-    )
-    values = np.random.default_rng(7).normal(20, 2, readings).round(3).tolist()
-    for number, value in enumerate(values):
-        device = number % devices
-        event_ms = _BASE_MS + number // devices * 1_000
-        record = f'{{"device_id":"device-{device}","metric":"temperature","value":{value},"timestamp_ms":{event_ms}}}'
-        while True:
-            try:
-                producer.produce(settings.namespace + topic, record, f"device-{device}", device % PARTITIONS)
-            except BufferError:
-                producer.poll(0.1)
-            else:
-                break
-    if producer.flush(60):
-        raise ConfigError("the readings were not acknowledged within 60 s")
+class Writer:
+    """Writes a reading a second of each device, by the readings' own time, each device's to its partition.
+
+    Parameters
+    ----------
+    settings : Settings
+        Where the broker is.
+    topic : str
+        Without the namespace.
+    devices, partitions : int
+        How many.
+    """
+
+    def __init__(self, settings: Settings, topic: str, devices: int = DEVICES, partitions: int = PARTITIONS) -> None:
+        self._topic = settings.namespace + topic
+        self._devices, self._partitions = devices, partitions
+        self._random = np.random.default_rng(7)
+        self.written = 0
+        self._producer = Producer(
+            {
+                "bootstrap.servers": settings.bootstrap_servers(),
+                "linger.ms": 50,
+                "queue.buffering.max.messages": 1_000_000,
+                # A batch that is sent again must not come after the next one: its readings would be late.
+                "enable.idempotence": True,
+            }
+        )
+
+    def write(self, readings: int) -> None:
+        """Write so many more."""
+        producer, topic = self._producer, self._topic
+        values = self._random.normal(20, 2, readings).round(3).tolist()
+        for number, value in enumerate(values, self.written):
+            device = number % self._devices
+            at_ms = _BASE_MS + number // self._devices * 1_000
+            record = f'{{"device_id":"device-{device}","metric":"temperature","value":{value},"timestamp_ms":{at_ms}}}'
+            while True:
+                try:
+                    producer.produce(topic, record, f"device-{device}", device % self._partitions)
+                except BufferError:
+                    producer.poll(0.1)
+                else:
+                    break
+        producer.poll(0)
+        self.written += readings
+
+    def flush(self) -> None:
+        """Wait until all is acknowledged.
+
+        Raises
+        ------
+        ConfigError
+            If that takes more than a minute.
+        """
+        if self._producer.flush(60):
+            raise ConfigError("the readings were not acknowledged within 60 s")
+
+
+def fill(settings: Settings, topic: str, readings: int, devices: int = DEVICES, partitions: int = PARTITIONS) -> None:
+    """Write readings, and wait until they are there."""
+    writer = Writer(settings, topic, devices, partitions)
+    writer.write(readings)
+    writer.flush()
 
 
 def consume_rate(settings: Settings, topic: str, readings: int) -> float:
@@ -75,10 +113,19 @@ def consume_rate(settings: Settings, topic: str, readings: int) -> float:
 
 
 class Commits:
-    """Follows where the engine's transactions stand, by the broker's clock: the changelog tells both."""
+    """Follows where the engine's transactions stand, by the broker's clock: the changelog tells both.
 
-    def __init__(self, readings: int) -> None:
+    Parameters
+    ----------
+    readings : int, optional
+        With how many all is done; unset: never.
+    """
+
+    def __init__(self, readings: int | None = None) -> None:
         self._readings = readings
+        self.total = 0
+        """Readings whose results are committed."""
+        self.changed = threading.Event()
         self._stand: dict[tuple[int, bytes], int] = {}
         self._first: tuple[int, int] | None = None
         self._last_ms = 0
@@ -91,15 +138,16 @@ class Commits:
             if not isinstance(key, bytes) or not key.startswith(b"position"):
                 continue
             self._stand[message.partition() or 0, key] = int(message.value() or b"0")
-            total = sum(self._stand.values())
+            self.total = sum(self._stand.values())
             self._last_ms = message.timestamp()[1]
             if self._first is None:
-                self._first = (total, self._last_ms)
-            if total == self._readings:
+                self._first = (self.total, self._last_ms)
+            if self.total == self._readings:
                 self.done.set()
+        self.changed.set()
 
     def rate(self) -> float:
         """Return readings per second after the first commit."""
         if self._first is None or self._last_ms == self._first[1]:
             raise ConfigError("all was done in one transaction: measure with more readings")
-        return (self._readings - self._first[0]) / ((self._last_ms - self._first[1]) / 1000)
+        return (self.total - self._first[0]) / ((self._last_ms - self._first[1]) / 1000)

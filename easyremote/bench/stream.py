@@ -9,14 +9,14 @@ keys, two workers; and how long a reading takes to its result.
 from __future__ import annotations
 
 import os
-import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from easyremote.bench.programs import log_of, worker
-from easyremote.bench.readings import PARTITIONS, Commits, consume_rate, fill
+from easyremote.bench.programs import worker
+from easyremote.bench.readings import Commits, consume_rate, fill
 from easyremote.bench.report import Report, measured_kafka, step
 from easyremote.bench.stream_latency import LATENCY_RATE, latency
+from easyremote.bench.stream_peers import PEERS, measure_peers
 from easyremote.bench.stream_pipelines import measure_pipelines
 from easyremote.errors import ConfigError
 from easyremote.topics.admin import TopicAdmin
@@ -31,8 +31,6 @@ __all__ = ["main"]
 _FAUST_READINGS = 100_000
 """Of the plain Faust agent and the peers: their rate does not depend on how many there are."""
 _LIMIT_S = 300.0
-_PEERS = {"quix": "quix_stream.py", "bytewax": "bytewax_stream.py"}
-_PEER_FOLDER = Path(__file__).parents[2] / "bench" / "peers"
 
 
 def main(json_file: Path | None, readings: int, peers: Path | None = None) -> None:
@@ -57,45 +55,17 @@ def main(json_file: Path | None, readings: int, peers: Path | None = None) -> No
             report.add("engine_rate", _engine(engine, readings, threshold=0), "readings/s")
         with step("this engine with the detector"):
             report.add("engine_with_detector_rate", _engine(detector, readings, threshold=4), "readings/s")
-        with step(f"a plain Faust agent, {few:,} of them"):
-            report.add("faust_rate", _faust(faust, few), "readings/s")
-        for name in _PEERS:
-            if peers is None:
-                continue
-            with step(f"{name}, {few:,} of them"):
-                report.add(f"{name}_rate", _peer(faust, few, name, peers), "readings/s")
+        measure_peers(report, (faust, few), (engine, readings), peers)
         measure_pipelines(report, kinds, readings)
         with step(f"latency at {LATENCY_RATE:,} readings/s"):
             p50, p99 = latency(kafka.model_copy(update={"namespace": f"bench-latency-{os.getpid()}-"}))
         report.add("latency_p50", p50, "ms")
         report.add("latency_p99", p99, "ms")
     figures = {name: value for name, value, _ in report.results}
-    for name in ("consume", "faust", *_PEERS):
+    for name in ("consume", *PEERS):
         if f"{name}_rate" in figures:
             report.ratios[f"rate_to_{name}"] = figures["engine_rate"] / figures[f"{name}_rate"]
     report.finish(json_file)
-
-
-def _peer(settings: Settings, readings: int, name: str, python: Path) -> float:
-    result = settings.data_dir / f"{name}.txt"
-    result.unlink(missing_ok=True)
-    environment = {
-        "EASYREMOTE_KAFKA": settings.bootstrap_servers(),
-        "BENCH_TOPIC": settings.namespace + READINGS,
-        "BENCH_READINGS": str(readings),
-        "BENCH_RESULT": str(result),
-    }
-    ended = subprocess.run(
-        [python, _PEER_FOLDER / _PEERS[name]],
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        timeout=_LIMIT_S,
-        check=False,
-    )
-    if not result.exists():
-        raise ConfigError(f"{name} ended without a figure: {ended.stderr[-500:]}")
-    return float(result.read_text())
 
 
 def _engine(settings: Settings, readings: int, *, threshold: int) -> float:
@@ -114,19 +84,3 @@ def _engine(settings: Settings, readings: int, *, threshold: int) -> float:
             return commits.rate()
     finally:
         follower.close()
-
-
-def _faust(settings: Settings, readings: int) -> float:
-    result = settings.data_dir / "plain-faust.txt"
-    result.unlink(missing_ok=True)
-    environment = {
-        "BENCH_TOPIC": settings.namespace + READINGS,
-        "BENCH_READINGS": str(readings),
-        "BENCH_PARTITIONS": str(PARTITIONS),
-        "BENCH_RESULT": str(result),
-    }
-    with worker(settings, environment, "easyremote.bench.plain_faust") as process:
-        process.wait(_LIMIT_S)
-    if not result.exists():
-        raise ConfigError(f"the plain Faust agent ended without a result: see {log_of(settings)}")
-    return float(result.read_text())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from easyremote.bench.kinds import KINDS, SOURCE, TWIN
@@ -24,6 +25,19 @@ _KEYS = 1_000_000
 _LIMIT_S = 120.0
 
 
+@dataclass(frozen=True)
+class Shape:
+    """How much of what is there."""
+
+    partitions: int = PARTITIONS
+    workers: int = 1
+    devices: int = DEVICES
+
+    def __str__(self) -> str:
+        keys = "" if self.devices == DEVICES else f", {self.devices:,} keys"
+        return f"{self.partitions} partitions, {self.workers} worker{'s' if self.workers > 1 else ''}{keys}"
+
+
 def measure_pipelines(report: Report, settings: Settings, readings: int) -> None:
     """Add the rate of each kind of pipeline, from a worker's first commit to its last."""
     part = max(readings // 4, 10_000)
@@ -31,30 +45,23 @@ def measure_pipelines(report: Report, settings: Settings, readings: int) -> None
         own = settings.model_copy(update={"namespace": f"{settings.namespace}{number}-"})
         topics = (SOURCE, TWIN) if kind == "interval join" else (SOURCE,)
         with step(f"a pipeline: {kind}, {part:,} readings"):
-            report.add(f"{kind}", _pipeline(own, kind, topics, part), "records/s")
-    for name, keys, workers in (("a million keys", _KEYS, 1), ("one worker", DEVICES, 1), ("two workers", DEVICES, 2)):
-        own = settings.model_copy(update={"namespace": f"{settings.namespace}{name.replace(' ', '-')}-"})
-        count = readings if keys == DEVICES else max(readings, keys)
-        with step(f"a pipeline: tumbling, {name}, {count:,} readings"):
-            rate = _pipeline(own, "tumbling 10 s", (SOURCE,), count, devices=keys, workers=workers)
-            report.add(f"tumbling, {name}", rate, "records/s")
+            report.add(f"{kind}", _pipeline(own, kind, topics, part, Shape()), "records/s")
+    shapes = [Shape(devices=_KEYS)] + [Shape(partitions, workers) for partitions in (2, 4) for workers in (1, 2)]
+    for number, shape in enumerate(shapes):
+        own = settings.model_copy(update={"namespace": f"{settings.namespace}shape-{number}-"})
+        count = max(readings, shape.devices)
+        with step(f"a pipeline: tumbling, {shape}, {count:,} readings"):
+            rate = _pipeline(own, "tumbling 10 s", (SOURCE,), count, shape)
+        report.add(f"tumbling, {shape}", rate, "records/s")
 
 
-def _pipeline(  # what is run, over what, by how many
-    settings: Settings,
-    kind: str,
-    topics: Sequence[str],
-    readings: int,
-    *,
-    devices: int = DEVICES,
-    workers: int = 1,
-) -> float:
+def _pipeline(settings: Settings, kind: str, topics: Sequence[str], readings: int, shape: Shape) -> float:
     admin = TopicAdmin(settings)
     admin.ensure(declarations())
-    admin.ensure([_topic(name) for name in topics])
-    admin.ensure([_topic("pipelines.bench.changelog", compacted=True)])
+    admin.ensure([_topic(name, shape.partitions) for name in topics])
+    admin.ensure([_topic("pipelines.bench.changelog", shape.partitions, compacted=True)])
     for topic in topics:
-        fill(settings, topic, readings, devices)
+        fill(settings, topic, readings, shape.devices, shape.partitions)
     commits = Commits(readings * len(topics))
     follower = Follower(settings, f"{settings.namespace}pipelines.bench.changelog", commits.take, start="beginning")
     environment = {
@@ -63,7 +70,7 @@ def _pipeline(  # what is run, over what, by how many
         "BENCH_KIND": kind,
     }
     try:
-        with _workers(settings, environment, workers):
+        with _workers(settings, environment, shape.workers):
             if not commits.done.wait(_LIMIT_S):
                 raise ConfigError(f"the pipeline was not done after {_LIMIT_S:g} s: see {log_of(settings)}")
             return commits.rate()
@@ -81,10 +88,10 @@ def _workers(settings: Settings, environment: Mapping[str, str], count: int) -> 
         yield
 
 
-def _topic(name: str, *, compacted: bool = False) -> TopicDeclaration:
+def _topic(name: str, partitions: int, *, compacted: bool = False) -> TopicDeclaration:
     return TopicDeclaration(
         name=name,
-        partitions=PARTITIONS,
+        partitions=partitions,
         cleanup="compact" if compacted else "delete",
         retention_ms=-1,
         timestamp_type="LogAppendTime",

@@ -97,6 +97,18 @@ def bench_memory(
     memory.main(json_file, calls)
 
 
+@app.command("stream-memory")
+@told
+def bench_stream_memory(
+    json_file: JsonFile = None,
+    minutes: Annotated[int, typer.Option(help="How long, the first two of them to warm up.", min=3)] = 10,
+) -> None:
+    """Measure what a streams worker holds in memory while it works at full rate: its growth after two minutes."""
+    from easyremote.bench import stream_memory
+
+    stream_memory.main(json_file, minutes)
+
+
 @app.command("backends")
 @told
 def bench_backends(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -14,7 +14,12 @@ __all__ = ["status", "up"]
 
 
 @told
-def up() -> None:
+def up(
+    at_least_once: Annotated[
+        bool,
+        typer.Option(help="Streams send results again after a crash, and not in transactions."),
+    ] = False,
+) -> None:
     """Start everything on this machine and keep it running until Ctrl+C."""
     from rich.console import Console
     from rich.live import Live
@@ -24,7 +29,8 @@ def up() -> None:
     from easyremote.settings import load_settings
 
     settings = load_settings()
-    supervisor = Supervisor(settings.model_copy(update={"node_id": "worker-1"}))
+    environment = {"EASYREMOTE_DELIVERY": "at_least_once"} if at_least_once else {}
+    supervisor = Supervisor(settings.model_copy(update={"node_id": "worker-1"}), environment=environment)
 
     def table() -> Table:
         view = Table("part", "state", "", "restarts")

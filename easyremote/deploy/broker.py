@@ -51,6 +51,7 @@ BROKER_PROPERTIES = {
 
 _START_S = 60.0
 _TRIES = 5
+_LOOK_S = 0.05
 """Starts with ports that are free when they are chosen and taken when Java binds them, about a second later."""
 _PROBE_S = 0.02
 _BIND_FAILED = "java.net.BindException"
@@ -149,7 +150,13 @@ class EmbeddedBroker:
         return state
 
     def stop(self, timeout_s: float = 15.0) -> bool:
-        """Stop the broker, asked first and killed after `timeout_s`; say whether one was running."""
+        """Stop the broker, asked first and killed after `timeout_s`; say whether one was running.
+
+        Raises
+        ------
+        ConfigError
+            If it is there even then.
+        """
         state = self.status()
         process = None if state is None else self._process(state.pid)
         if state is None or process is None:
@@ -157,12 +164,11 @@ class EmbeddedBroker:
         (self._home / "last_port").write_text(str(state.port))
         with contextlib.suppress(psutil.NoSuchProcess):
             process.terminate()
-            try:
-                process.wait(timeout_s)
-            except psutil.TimeoutExpired:
+            if not has_ended(process, timeout_s):
                 log.warning("the broker did not stop in time and is killed", pid=state.pid, waited_s=timeout_s)
                 process.kill()
-                process.wait(timeout_s)
+                if not has_ended(process, timeout_s):
+                    raise ConfigError(f"the broker, process {state.pid}, cannot be ended: end it, then try again")
         self._state_file.unlink(missing_ok=True)
         return True
 
@@ -310,3 +316,22 @@ def _cluster_id() -> str:
     import uuid
 
     return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=").replace("-", "A")
+
+
+def has_ended(process: psutil.Process, timeout_s: float) -> bool:
+    """Wait until a process has ended; say whether it has.
+
+    One whose parent does not look after it, as the first process of a container may not, stays in the table of
+    processes when it has: that counts as ended.
+    """
+    deadline = monotonic_s() + timeout_s
+    while True:
+        try:
+            process.wait(_LOOK_S)
+        except psutil.TimeoutExpired:
+            if process.status() == psutil.STATUS_ZOMBIE:
+                return True
+            if monotonic_s() > deadline:
+                return False
+        else:
+            return True

@@ -12,8 +12,8 @@ import msgspec
 from easyremote.pipelines.decoding import Decoder
 from easyremote.pipelines.pipeline import Pipeline
 from easyremote.pipelines.task import PipelineTask
+from easyremote.topics.deliveries import Output
 from easyremote.topics.events import Batch
-from easyremote.topics.transactions import Output
 
 if TYPE_CHECKING:
     from confluent_kafka import Message

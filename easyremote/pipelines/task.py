@@ -10,9 +10,9 @@ import msgspec
 from easyremote.pipelines.decoding import Decoded
 from easyremote.pipelines.pipeline import Pipeline
 from easyremote.pipelines.stages import Origin, Result
+from easyremote.topics.deliveries import Output
 from easyremote.topics.events import Batch
 from easyremote.topics.odd_records import Place, dead_letter, key_of, late_record
-from easyremote.topics.transactions import Output
 
 if TYPE_CHECKING:
     from confluent_kafka import Message

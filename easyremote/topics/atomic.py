@@ -12,7 +12,7 @@ from easyremote.clock import monotonic_s
 from easyremote.errors import BrokerUnavailable, TopicError
 from easyremote.topics.catalog import LARGEST_RECORD_BYTES
 from easyremote.topics.connection import confluent_config
-from easyremote.topics.transactions import Output
+from easyremote.topics.deliveries import Output
 
 if TYPE_CHECKING:
     from easyremote.settings import Settings

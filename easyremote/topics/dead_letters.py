@@ -19,10 +19,11 @@ from easyremote.errors import BrokerUnavailable, TopicError
 from easyremote.topics.admin import TopicAdmin
 from easyremote.topics.atomic import AtomicWriter
 from easyremote.topics.catalog import DEAD_LETTERS, MALFORMED_READINGS, READINGS, REQUESTS, declarations, handled_topic
+from easyremote.topics.changelog import read_latest
 from easyremote.topics.connection import confluent_config
+from easyremote.topics.deliveries import Output
 from easyremote.topics.letters import DeadLetter, letter_of, redriven_headers
 from easyremote.topics.records import encode
-from easyremote.topics.transactions import Output, read_latest
 
 if TYPE_CHECKING:
     from easyremote.settings import Settings

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 import msgspec
 
+from easyremote.topics.deliveries import Output
 from easyremote.topics.letters import Failure, dead_letter_headers
 from easyremote.topics.records import Lateness, RecordRef, encode
-from easyremote.topics.transactions import Output
 from easyremote.topics.wire import headers_of
 
 if TYPE_CHECKING:

@@ -3,61 +3,34 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import structlog
-from confluent_kafka import (
-    OFFSET_BEGINNING,
-    Consumer,
-    ConsumerGroupTopicPartitions,
-    KafkaError,
-    KafkaException,
-    Message,
-    Producer,
-    TopicPartition,
-)
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from easyremote.clock import monotonic_s
 from easyremote.errors import BrokerUnavailable, TopicError
-from easyremote.topics.catalog import LARGEST_RECORD_BYTES
 from easyremote.topics.connection import confluent_config
+from easyremote.topics.deliveries import GIVE_UP_S, STREAMS_PRODUCER, Offsets, Output, produce
 
 if TYPE_CHECKING:
     from easyremote.settings import Settings
 
-__all__ = ["MembershipChanged", "Output", "Transactions", "committed_offsets", "read_latest"]
+__all__ = ["MembershipChanged", "Transactions", "committed_offsets"]
 
 log = structlog.get_logger(__name__)
 
 _CALL_S = 10.0
 """Most time of one call to the broker; the transaction itself is given up by the broker after as long."""
-_GIVE_UP_S = 30.0
-_FULL_QUEUE_WAIT_S = 0.01
 _RETRY_S = 0.1
-_BY_KEY = -1
-"""librdkafka's partition of a record that its key decides on."""
-
-
-Offsets = Mapping[tuple[str, int], int]
-"""Next offset to read of topics' partitions."""
 
 
 class MembershipChanged(TopicError):
     """The group's members or epochs have changed; nothing of the transaction has happened."""
 
     retriable = True
-
-
-class Output(NamedTuple):
-    """A record to be sent in a transaction; full name of the topic, partition None: by the key."""
-
-    topic: str
-    key: bytes | None
-    value: bytes | None
-    partition: int | None = None
-    headers: list[tuple[str, bytes]] | None = None
 
 
 class Transactions:
@@ -75,6 +48,8 @@ class Transactions:
         Full name of the group whose offsets are committed.
     """
 
+    commits_offsets = True
+
     def __init__(self, settings: Settings, transactional_id: str, group: str) -> None:
         self._settings = settings
         self._id = transactional_id
@@ -91,29 +66,25 @@ class Transactions:
         """
         producer = Producer(
             confluent_config(self._settings)
+            | STREAMS_PRODUCER
             | {
                 "transactional.id": self._id,
                 # A transaction that is left open stalls every reader of what is committed.
                 "transaction.timeout.ms": int(_CALL_S * 1000),
-                "linger.ms": 5,
-                "queue.buffering.max.messages": 1_000_000,
-                "queue.buffering.max.kbytes": 256 * 1024,
-                "message.max.bytes": LARGEST_RECORD_BYTES,
-                "compression.type": "lz4",
             }
         )
         try:
-            producer.init_transactions(_GIVE_UP_S)
+            producer.init_transactions(GIVE_UP_S)
         except KafkaException as error:
             raise BrokerUnavailable(f"transactions cannot begin: {error}") from error
         self._producer = producer
 
-    def commit(self, outputs: Sequence[Output], offsets: Offsets, group: Any) -> None:
+    def commit(self, outputs: Sequence[Output], positions: Sequence[Output], offsets: Offsets, group: Any) -> None:
         """Send and commit; return when all of it has happened, once.
 
         Parameters
         ----------
-        outputs : sequence of Output
+        outputs, positions : sequence of Output
             The records.
         offsets : mapping of (str, int) to int
             Next offset to read of each topic's partition that was worked on.
@@ -128,14 +99,14 @@ class Transactions:
         BrokerUnavailable
             If no broker answers for 30 s.
         """
-        deadline = monotonic_s() + _GIVE_UP_S
+        deadline = monotonic_s() + GIVE_UP_S
         while True:
             try:
                 if self._producer is None:
                     self.open()
                     if self._is_committed(offsets):
                         return
-                self._try(outputs, offsets, group)
+                self._try([*outputs, *positions], offsets, group)
             except KafkaException as error:
                 self._recover(error.args[0], deadline)
             else:
@@ -150,29 +121,10 @@ class Transactions:
         assert producer is not None
         producer.begin_transaction()
         for output in outputs:
-            self._produce(producer, output)
+            produce(producer, output)
         places = [TopicPartition(topic, number, offset) for (topic, number), offset in offsets.items()]
         producer.send_offsets_to_transaction(places, group, _CALL_S)
         producer.commit_transaction(_CALL_S)
-
-    def _produce(self, producer: Producer, output: Output) -> None:
-        partition = _BY_KEY if output.partition is None else output.partition
-        while True:
-            try:
-                if output.headers is None:  # by place, which is twice as fast as by name
-                    producer.produce(output.topic, output.value, output.key, partition)
-                else:
-                    producer.produce(
-                        output.topic,
-                        output.value,
-                        output.key,
-                        partition,
-                        headers=output.headers,  # type: ignore[arg-type]  # the stub's list is invariant
-                    )
-            except BufferError:
-                producer.poll(_FULL_QUEUE_WAIT_S)
-            else:
-                return
 
     def _recover(self, error: KafkaError, deadline: float) -> None:
         gone = error.code() in (KafkaError.FENCED_INSTANCE_ID, KafkaError.ILLEGAL_GENERATION,
@@ -190,7 +142,7 @@ class Transactions:
         if gone:
             raise MembershipChanged(f"group {self._group} has changed since this transaction began: {error}")
         if monotonic_s() > deadline:
-            raise BrokerUnavailable(f"a transaction could not be committed within {_GIVE_UP_S:g} s: {error}")
+            raise BrokerUnavailable(f"a transaction could not be committed within {GIVE_UP_S:g} s: {error}")
         log.warning("a transaction failed; trying again", error=str(error))
         time.sleep(_RETRY_S)
 
@@ -209,7 +161,7 @@ def committed_offsets(settings: Settings, group: str, places: Sequence[tuple[str
     """
     client = AdminClient(confluent_config(settings))
     wanted = ConsumerGroupTopicPartitions(group, [TopicPartition(*place) for place in places])
-    deadline = monotonic_s() + _GIVE_UP_S
+    deadline = monotonic_s() + GIVE_UP_S
     while True:
         try:
             future = client.list_consumer_group_offsets([wanted], require_stable=True, request_timeout=_CALL_S)[group]
@@ -224,57 +176,3 @@ def committed_offsets(settings: Settings, group: str, places: Sequence[tuple[str
             time.sleep(_RETRY_S)
         else:
             return {(one.topic, one.partition): one.offset for one in found.topic_partitions if one.offset >= 0}
-
-
-def read_latest(settings: Settings, topic: str, partitions: Sequence[int]) -> dict[int, dict[bytes, bytes]]:
-    """Return the last committed value of each key of some partitions of a compacted topic.
-
-    Raises
-    ------
-    BrokerUnavailable
-        If no broker answers for 30 s.
-    """
-    latest: dict[int, dict[bytes, bytes]] = {number: {} for number in partitions}
-    consumer = Consumer(
-        confluent_config(settings)
-        | {
-            "group.id": f"{settings.node_id}-changelog",  # asked for by the client, never joined
-            "enable.auto.commit": False,
-            "enable.partition.eof": True,
-            "isolation.level": "read_committed",
-            "fetch.queue.backoff.ms": 5,
-        }
-    )
-    behind = set(partitions)
-    heard = monotonic_s()
-    try:
-        consumer.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for number in partitions])
-        while behind:
-            messages = consumer.consume(5_000, 0.05)
-            if messages:
-                heard = monotonic_s()
-            elif monotonic_s() - heard > _GIVE_UP_S:
-                raise BrokerUnavailable(f"{topic} cannot be read: no Kafka answers for {_GIVE_UP_S:g} s")
-            for message in messages:
-                _keep(message, latest, behind)
-    finally:
-        consumer.close()
-    return latest
-
-
-def _keep(message: Message, latest: dict[int, dict[bytes, bytes]], behind: set[int]) -> None:
-    error = message.error()
-    number = message.partition() or 0
-    if error is not None:
-        if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001  # librdkafka's own codes begin so
-            behind.discard(number)
-        elif error.fatal() or error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
-            raise TopicError(f"{message.topic()} cannot be read: {error}")
-        return
-    key, value = message.key(), message.value()
-    if not isinstance(key, bytes):
-        return
-    if value is None:
-        latest[number].pop(key, None)
-    else:
-        latest[number][key] = value

@@ -117,11 +117,13 @@ def test_three_workers_of_which_one_is_killed_every_five_seconds_tell_each_windo
 
 
 @pytest.mark.timeout(600)
-def test_going_from_one_worker_to_three_and_back_under_load_changes_no_result(settings: Settings) -> None:
+@pytest.mark.parametrize("standby", ["false", "true"], ids=["from the changelog", "from a standby"])
+def test_going_from_one_worker_to_three_and_back_under_load_changes_no_result(settings: Settings, standby: str) -> None:
     TopicAdmin(settings).ensure(declarations())
     readings = _readings()
     expected = _expected(readings)
-    workers = [start_worker(settings, **ENVIRONMENT)]
+    environment = ENVIRONMENT | {"EASYREMOTE_STANDBY": standby}
+    workers = [start_worker(settings, **environment)]
     produced = threading.Event()
     try:
         await_ready(settings, "streams", process=workers[0])
@@ -129,7 +131,7 @@ def test_going_from_one_worker_to_three_and_back_under_load_changes_no_result(se
         feeding.start()
         with tail(settings, AGGREGATES) as aggregates:
             aggregates.wait_for(lambda messages: len(messages) >= DEVICES)
-            workers += [start_worker(settings, **ENVIRONMENT) for _ in range(2)]
+            workers += [start_worker(settings, **environment) for _ in range(2)]
             aggregates.wait_for(lambda messages: len(messages) >= len(expected) * 2 // 3, timeout_s=120)
             assert not produced.is_set()
             for leaving in workers[:2]:
@@ -140,6 +142,47 @@ def test_going_from_one_worker_to_three_and_back_under_load_changes_no_result(se
             if worker.poll() is None:
                 stop(worker)
     _compare(told, expected)
+
+
+@pytest.mark.timeout(600)
+def test_at_least_once_loses_no_reading_though_a_worker_is_killed(settings: Settings) -> None:
+    TopicAdmin(settings).ensure(declarations())
+    device, event_ms, value = _readings()
+    half = len(device) // 2
+    readings = device[:half], event_ms[:half], value[:half]
+    expected = _expected(readings)
+    environment = ENVIRONMENT | {"EASYREMOTE_DELIVERY": "at_least_once"}
+    workers = [start_worker(settings, **environment) for _ in range(2)]
+    produced = threading.Event()
+    kills = 0
+    try:
+        await_ready(settings, "streams", process=workers[0])
+        threading.Thread(target=_produce, args=(settings, readings, produced), daemon=True).start()
+        with tail(settings, AGGREGATES) as aggregates:
+            while not produced.wait(KILL_EACH_S / 2):
+                kill(workers[kills % 2])
+                workers[kills % 2] = start_worker(settings, **environment)
+                kills += 1
+            told = aggregates.wait_for(lambda messages: len(_windows(messages)) >= len(expected), timeout_s=120)
+    finally:
+        for worker in workers:
+            stop(worker)
+    counted = _windows(told)
+    assert set(counted) == set(expected)
+    # Some may be counted again after a crash, none too seldom; and few are, or this would have no use.
+    assert [window for window, count in counted.items() if count < expected[window][0]] == []
+    assert sum(count == expected[window][0] for window, count in counted.items()) > len(expected) / 2
+    assert kills >= 3
+
+
+def _windows(told: list[Message]) -> dict[tuple[str, int], int]:
+    """Return the greatest count that was told of each window."""
+    counted: dict[tuple[str, int], int] = {}
+    for message in told:
+        row = json.loads(message.value() or b"")
+        window = row["device_id"], row["window_start"]
+        counted[window] = max(counted.get(window, 0), row["count"])
+    return counted
 
 
 def _compare(told: list[Message], expected: dict[tuple[str, int], tuple[float, ...]]) -> None:

@@ -11,7 +11,7 @@ from easyremote.settings import Settings
 from easyremote.topics.admin import TopicAdmin
 from easyremote.topics.atomic import AtomicWriter
 from easyremote.topics.catalog import REQUESTS, declarations
-from easyremote.topics.transactions import Output
+from easyremote.topics.deliveries import Output
 
 pytestmark = pytest.mark.broker
 

@@ -2,12 +2,15 @@ import importlib.util
 import json
 import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import msgspec
+import psutil
 import pytest
 from easyremote.deploy import broker, jars, java
-from easyremote.deploy.broker import BrokerState, EmbeddedBroker
+from easyremote.deploy.broker import BrokerState, EmbeddedBroker, has_ended
 from easyremote.errors import ConfigError
 
 
@@ -68,3 +71,15 @@ def test_no_network_at_the_first_start_says_what_to_do(tmp_path: Path, monkeypat
         jars.ensure_jars(tmp_path / "kafka" / "jars")
     assert "EASYREMOTE_KAFKA" in str(told.value)
     assert "\n" not in str(told.value)
+
+
+def test_a_process_that_nobody_looks_after_counts_as_ended() -> None:
+    careless = "import subprocess, sys; print(subprocess.Popen(['sleep', '60']).pid, flush=True); sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", careless], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        orphan = psutil.Process(int(parent.stdout.readline()))
+        assert not has_ended(orphan, 0.1)
+        orphan.kill()
+        assert has_ended(orphan, 5)
+        assert parent.stdin is not None
+        parent.stdin.close()

@@ -11,8 +11,8 @@ from confluent_kafka import Message
 from easyremote.pipelines import Pipeline, stream
 from easyremote.pipelines.decoding import Decoder
 from easyremote.pipelines.task import PipelineTask
+from easyremote.topics.deliveries import Output
 from easyremote.topics.events import Batch
-from easyremote.topics.transactions import Output
 from easyremote.windows import Count, Mean, Min, Session, Sum, Tumbling
 
 NOW = 1_700_000_000_000

@@ -1,4 +1,4 @@
-"""Runs one task for each partition that this worker holds: outputs, state and offsets in one transaction."""
+"""Runs one task for each partition that this worker holds: outputs, state and offsets become durable together."""
 
 from __future__ import annotations
 
@@ -10,16 +10,19 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import structlog
 
-from easyremote.clock import now_ms
+from easyremote.clock import monotonic_s, now_ms
 from easyremote.errors import TopicError
+from easyremote.topics.changelog import Copy, Standby, catch_up
+from easyremote.topics.deliveries import AtLeastOnce, Delivery, Output
+from easyremote.topics.doneset import Place
 from easyremote.topics.events import Assigned, Batch, Revoked, SourceEvent, Tick
 from easyremote.topics.source import BatchSource
-from easyremote.topics.transactions import MembershipChanged, Output, Transactions, committed_offsets, read_latest
+from easyremote.topics.transactions import MembershipChanged, Transactions, committed_offsets
 
 if TYPE_CHECKING:
     from easyremote.settings import Settings
 
-__all__ = ["ExactlyOnce", "Names", "Task"]
+__all__ = ["Names", "PartitionTasks", "Task"]
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -72,16 +75,17 @@ class _Partition(Generic[T]):
     """Of each topic."""
 
 
-class ExactlyOnce(Generic[T]):
+class PartitionTasks(Generic[T]):
     """Runs the tasks of the partitions that this worker holds.
 
-    Outputs, changed state and offsets are committed in one transaction at each tick of the source. A partition that
-    comes to this worker begins with the state and the position that its last transaction left in the changelog.
+    Outputs, changed state and offsets are committed at each tick of the source, in one transaction unless the settings
+    say at least once. A partition that comes to this worker begins with the state and the position that the last commit
+    left in the changelog; with `standby` this worker has read most of it before.
 
     Parameters
     ----------
     settings : Settings
-        Where the broker is.
+        Where the broker is, how results are delivered, and whether to stand by for others' partitions.
     names : Names
         Source, group and changelog.
     make : callable
@@ -98,7 +102,8 @@ class ExactlyOnce(Generic[T]):
         self._names = names
         self._make = make
         self._failed = failed
-        self._transactions = Transactions(settings, names.transactions, names.group)
+        self._delivery = _delivery(settings, names)
+        self._standby = Standby(settings, names.changelog) if settings.standby else None
         self._restored: dict[int, _Partition[T]] = {}
         self._held: dict[int, _Partition[T]] = {}
         self._work: queue.SimpleQueue[_Work[T] | None] = queue.SimpleQueue()
@@ -109,15 +114,20 @@ class ExactlyOnce(Generic[T]):
         """End the thread; nothing is pending once the source has stopped."""
         self._work.put(None)
         self._thread.join()
-        self._transactions.close()
+        self._delivery.close()
+        if self._standby is not None:
+            self._standby.close()
 
     def restore(self, partitions: tuple[int, ...]) -> dict[tuple[str, int], int]:
         """Read the state of partitions from the changelog; return where to go on reading, where it says so."""
         # Whoever held them may have a transaction open: once the offsets are stable it is decided.
         committed_offsets(self._settings, self._names.group, [(self._names.topics[0], number) for number in partitions])
+        began = monotonic_s()
+        copies = {number: Copy() for number in partitions} if self._standby is None else self._standby.take(partitions)
+        read = catch_up(self._settings, self._names.changelog, copies)
         starts = {}
-        for number, latest in read_latest(self._settings, self._names.changelog, partitions).items():
-            task = self._make(number)
+        for number, copy in copies.items():
+            task, latest = self._make(number), copy.latest
             for side, topic in enumerate(self._names.topics):
                 position = latest.pop(_position(side), None)
                 if position is not None:
@@ -125,7 +135,10 @@ class ExactlyOnce(Generic[T]):
             for key, content in latest.items():
                 task.restore(key, content)
             self._restored[number] = _Partition(task)
-            log.info("state restored", group=self._names.group, partition=number, keys=len(latest))
+        seconds = round(monotonic_s() - began, 3)
+        keys = sum(len(copy.latest) for copy in copies.values())
+        group = self._names.group
+        log.info("state restored", group=group, partitions=partitions, keys=keys, records=read, seconds=seconds)
         return starts
 
     async def handle(self, event: SourceEvent[T], source: BatchSource[T]) -> None:
@@ -138,7 +151,7 @@ class ExactlyOnce(Generic[T]):
             event, source = work
             try:
                 if not failed:
-                    self._deal_with(event)
+                    self._deal_with(event, source)
             except Exception as error:  # noqa: BLE001  # the thread's own end: the worker must hear of it
                 failed = True
                 self._failed(error)
@@ -148,41 +161,43 @@ class ExactlyOnce(Generic[T]):
                 elif not isinstance(event, Assigned):
                     source.finished()
 
-    def _deal_with(self, event: SourceEvent[T]) -> None:
+    def _deal_with(self, event: SourceEvent[T], source: BatchSource[T]) -> None:
         if isinstance(event, Batch):
             held = self._held.get(event.partition)
             if held is not None:  # else lost meanwhile: whoever holds it now reads it
                 held.outputs += held.task.step(event, now_ms())
                 held.next_offsets[event.topic] = event.next_offset
         elif isinstance(event, Tick):
-            self._tick(event)
+            self._tick(event, source)
         elif isinstance(event, Assigned):
             for number in event.partitions:
                 self._held[number] = self._restored.pop(number)
         else:
             try:
                 if not event.lost:
-                    self._hand_over(event.group)
+                    self._hand_over(event.group, source)
             finally:
                 for number in event.partitions:
                     self._held.pop(number, None)
+                if self._standby is not None:
+                    self._standby.follow(event.partitions)
 
-    def _tick(self, tick: Tick) -> None:
+    def _tick(self, tick: Tick, source: BatchSource[T]) -> None:
         now = now_ms()
         for held in self._held.values():
             held.outputs += held.task.tick(now)
         try:
-            self._commit(tick.group)
+            self._commit(tick.group, source)
         except MembershipChanged as error:
             log.info("the group changes; committing at the next tick", error=str(error))
 
-    def _hand_over(self, group: Any) -> None:  # Any: opaque to everyone but the client
+    def _hand_over(self, group: Any, source: BatchSource[T]) -> None:  # Any: opaque to everyone but the client
         try:
-            self._commit(group)
+            self._commit(group, source)
         except TopicError as error:
             log.warning("handing over without a last commit; the next owner does it again", error=str(error))
 
-    def _commit(self, group: Any) -> None:
+    def _commit(self, group: Any, source: BatchSource[T]) -> None:
         outputs: list[Output] = []
         offsets: dict[tuple[str, int], int] = {}
         changelog = self._names.changelog
@@ -191,15 +206,23 @@ class ExactlyOnce(Generic[T]):
             # What has changed joins the outputs first, so that a commit that fails can be tried again whole.
             held.outputs += [Output(changelog, key, value, number) for key, value in held.task.changes()]
             outputs += held.outputs
-        outputs += [
+        positions = [
             Output(changelog, _position(self._names.topics.index(topic)), b"%d" % offset, number)
             for (topic, number), offset in offsets.items()
         ]
-        if not outputs:
+        if not outputs and not positions:
             return
-        self._transactions.commit(outputs, offsets, group)
+        self._delivery.commit(outputs, positions, offsets, group)
+        if not self._delivery.commits_offsets:
+            source.commit({number: Place(at) for (topic, number), at in offsets.items() if topic == source.topic})
         for held in self._held.values():
             held.outputs, held.next_offsets = [], {}
+
+
+def _delivery(settings: Settings, names: Names) -> Delivery:
+    if settings.delivery == "at_least_once":
+        return AtLeastOnce(settings)
+    return Transactions(settings, names.transactions, names.group)
 
 
 def _position(side: int) -> bytes:

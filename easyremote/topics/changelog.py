@@ -1,0 +1,217 @@
+"""The state that a compacted topic holds: read when a partition is taken over, and kept up to date by who stands by."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import structlog
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from easyremote.clock import monotonic_s
+from easyremote.errors import BrokerUnavailable, TopicError
+from easyremote.topics.connection import confluent_config
+
+if TYPE_CHECKING:
+    from easyremote.settings import Settings
+
+__all__ = ["Copy", "Standby", "catch_up", "read_latest"]
+
+log = structlog.get_logger(__name__)
+
+_GIVE_UP_S = 30.0
+_TOLD_EACH_S = 2.0
+_AT_ONCE = 5_000
+_WAIT_S = 0.05
+_METADATA_S = 10.0
+
+
+@dataclass
+class Copy:
+    """The last committed value of each key of one partition, as far as it has been read."""
+
+    latest: dict[bytes, bytes] = field(default_factory=dict)
+    next_offset: int = OFFSET_BEGINNING
+
+    def take(self, message: Message) -> None:
+        """Take a record in; one without a value forgets its key."""
+        key, value = message.key(), message.value()
+        self.next_offset = (message.offset() or 0) + 1
+        if not isinstance(key, bytes):
+            return
+        if value is None:
+            self.latest.pop(key, None)
+        else:
+            self.latest[key] = value
+
+
+def read_latest(settings: Settings, topic: str, partitions: Sequence[int]) -> dict[int, dict[bytes, bytes]]:
+    """Return the last committed value of each key of some partitions of a compacted topic.
+
+    Raises
+    ------
+    BrokerUnavailable
+        If no broker answers for 30 s.
+    """
+    copies = {number: Copy() for number in partitions}
+    catch_up(settings, topic, copies)
+    return {number: copy.latest for number, copy in copies.items()}
+
+
+def catch_up(settings: Settings, topic: str, copies: Mapping[int, Copy]) -> int:
+    """Read partitions on to their committed end, each from where its copy stands; say how far it is every 2 s.
+
+    Returns
+    -------
+    int
+        How many records had to be read.
+
+    Raises
+    ------
+    BrokerUnavailable
+        If no broker answers for 30 s.
+    TopicError
+        If the topic cannot be read.
+    """
+    consumer = _reader(settings)
+    behind = set(copies)
+    read, began = 0, monotonic_s()
+    heard = told = began
+    try:
+        consumer.assign([TopicPartition(topic, number, copy.next_offset) for number, copy in copies.items()])
+        while behind:
+            messages = consumer.consume(_AT_ONCE, _WAIT_S)
+            now = monotonic_s()
+            if messages:
+                heard = now
+            elif now - heard > _GIVE_UP_S:
+                raise BrokerUnavailable(f"{topic} cannot be read: no Kafka answers for {_GIVE_UP_S:g} s")
+            for message in messages:
+                if message.error() is None:
+                    copies[message.partition() or 0].take(message)
+                    read += 1
+                elif _is_end(consumer, message, copies):
+                    behind.discard(message.partition() or 0)
+            if behind and now - told > _TOLD_EACH_S:
+                told = now
+                left = sum(_left(consumer, topic, number, copies[number]) for number in behind)
+                log.info("restoring state", topic=topic, records=read, left=left, seconds=round(now - began, 1))
+        return read
+    finally:
+        consumer.close()
+
+
+class Standby:
+    """Keeps copies of the partitions of a changelog that this worker does not hold, so that it can take one over soon.
+
+    Its thread reads all of them until `take` gives some away; `follow` begins anew with what this worker has handed
+    over.
+
+    Parameters
+    ----------
+    settings : Settings
+        Where the broker is.
+    topic : str
+        Full name of the changelog.
+
+    Raises
+    ------
+    BrokerUnavailable
+        If no broker answers within 10 s.
+    """
+
+    def __init__(self, settings: Settings, topic: str) -> None:
+        self._topic = topic
+        self._copies: dict[int, Copy] = {}
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._consumer = _reader(settings)
+        try:
+            partitions = self._consumer.list_topics(topic, timeout=_METADATA_S).topics[topic].partitions or {}
+        except KafkaException as error:
+            self._consumer.close()
+            raise BrokerUnavailable(f"{topic} cannot be read: no Kafka answers ({error})") from error
+        self.follow(tuple(partitions))
+        self._thread = threading.Thread(target=self._run, name=f"standby {topic}", daemon=True)
+        self._thread.start()
+
+    def take(self, partitions: Sequence[int]) -> dict[int, Copy]:
+        """Give the copies of partitions away, as far as they are; they are followed no more."""
+        with self._lock:
+            known = [number for number in partitions if number in self._copies]
+            if known:
+                self._consumer.incremental_unassign([TopicPartition(self._topic, number) for number in known])
+            return {number: self._copies.pop(number, Copy()) for number in partitions}
+
+    def follow(self, partitions: Sequence[int]) -> None:
+        """Keep copies of partitions from here on."""
+        with self._lock:
+            new = [number for number in partitions if number not in self._copies]
+            self._copies |= {number: Copy() for number in new}
+            if new:
+                self._consumer.incremental_assign([TopicPartition(self._topic, one, OFFSET_BEGINNING) for one in new])
+
+    def close(self) -> None:
+        """Let everything go."""
+        self._stopping.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping.is_set():
+                with self._lock:
+                    messages = self._consumer.consume(_AT_ONCE, _WAIT_S if self._copies else 0)
+                    for message in messages:
+                        copy = self._copies.get(message.partition() or 0)
+                        if message.error() is not None:
+                            _is_end(self._consumer, message, self._copies)
+                        elif copy is not None:
+                            copy.take(message)
+                # Nobody who waits for the lock gets it from a thread that takes it again at once.
+                self._stopping.wait(0 if len(messages) == _AT_ONCE else _WAIT_S)
+        except Exception:  # who stands by is of no use then, and no harm: what is taken over is read from the topic
+            log.exception("standing by has failed; state will be read when it is needed", topic=self._topic)
+        finally:
+            self._consumer.close()
+
+
+def _reader(settings: Settings) -> Consumer:
+    return Consumer(
+        confluent_config(settings)
+        | {
+            "group.id": f"{settings.node_id}-changelog",  # asked for by the client, never joined
+            "enable.auto.commit": False,
+            "enable.partition.eof": True,
+            # A changelog that was deleted and made anew is noticed, not taken for the old one's continuation.
+            "auto.offset.reset": "error",
+            "isolation.level": "read_committed",
+            "fetch.queue.backoff.ms": 5,
+        }
+    )
+
+
+def _is_end(consumer: Consumer, message: Message, copies: Mapping[int, Copy]) -> bool:
+    """Deal with what is no record; say whether it is the end of its partition."""
+    error, topic, number = message.error(), message.topic() or "", message.partition() or 0
+    assert error is not None
+    if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001  # librdkafka's own codes begin so
+        return True
+    if error.code() == KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001
+        log.warning("the changelog is another one than before; reading all of it", topic=topic, partition=number)
+        copy = copies.get(number)
+        if copy is not None:
+            copy.latest.clear()
+            copy.next_offset = OFFSET_BEGINNING
+            consumer.incremental_unassign([TopicPartition(topic, number)])
+            consumer.incremental_assign([TopicPartition(topic, number, OFFSET_BEGINNING)])
+    elif error.fatal() or error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+        raise TopicError(f"{topic} cannot be read: {error}")
+    return False
+
+
+def _left(consumer: Consumer, topic: str, number: int, copy: Copy) -> int:
+    marks = consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=_METADATA_S, cached=True)
+    low, high = marks or (0, 0)
+    return max(high - max(copy.next_offset, low), 0)

@@ -1,0 +1,107 @@
+"""State in a compacted topic: read to its end, kept up to date by who stands by, told apart from another's."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+
+import pytest
+from confluent_kafka.admin import AdminClient
+from easyremote.settings import Settings
+from easyremote.topics import changelog
+from easyremote.topics.admin import TopicAdmin
+from easyremote.topics.catalog import STREAMS_CHANGELOG, declarations
+from easyremote.topics.changelog import Copy, Standby, catch_up, read_latest
+from workers import producer_to
+
+pytestmark = pytest.mark.broker
+
+
+@pytest.fixture
+def topic(settings: Settings) -> str:
+    _make(settings)
+    return settings.namespace + STREAMS_CHANGELOG
+
+
+def _make(settings: Settings) -> None:
+    TopicAdmin(settings).ensure(one for one in declarations() if one.name == STREAMS_CHANGELOG)
+
+
+def _write(settings: Settings, topic: str, rows: Mapping[bytes, bytes | None], partition: int = 0) -> None:
+    producer = producer_to(settings.bootstrap_servers())
+    for key, value in rows.items():
+        producer.produce(topic, value, key, partition)
+    assert producer.flush(30) == 0
+
+
+def _await(standby: Standby, partition: int, keys: set[bytes]) -> None:
+    pause = threading.Event()
+    for _ in range(200):
+        if set(standby._copies[partition].latest) == keys:
+            return
+        pause.wait(0.05)
+    pytest.fail(f"the copy has {set(standby._copies[partition].latest)}, awaited were {keys}")
+
+
+def test_a_copy_is_read_on_from_where_it_stands_and_forgets_what_has_no_value(settings: Settings, topic: str) -> None:
+    _write(settings, topic, {b"a": b"1", b"b": b"1"})
+    copies = {0: Copy(), 1: Copy()}
+    assert catch_up(settings, topic, copies) == 2
+    _write(settings, topic, {b"a": None, b"b": b"2"})
+    assert catch_up(settings, topic, copies) == 2
+    assert (copies[0].latest, copies[1].latest) == ({b"b": b"2"}, {})
+    assert catch_up(settings, topic, copies) == 0
+
+
+def test_a_long_restore_says_how_far_it_is(
+    settings: Settings, topic: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(changelog, "_TOLD_EACH_S", 0.0)
+    monkeypatch.setattr(changelog, "_AT_ONCE", 10)
+    told = []
+    monkeypatch.setattr(changelog.log, "info", lambda event, **values: told.append((event, values)))
+    _write(settings, topic, {b"%d" % number: b"1" for number in range(40)})
+    read_latest(settings, topic, [0])
+    assert {event for event, _ in told} == {"restoring state"}
+    records, left = ([values[name] for _, values in told] for name in ("records", "left"))
+    assert records == sorted(records)
+    assert all(one + rest == 40 for one, rest in zip(records, left, strict=True) if one)
+
+
+def test_who_stands_by_has_little_left_to_read(settings: Settings, topic: str) -> None:
+    _write(settings, topic, {b"a": b"1", b"b": b"1"})
+    standby = Standby(settings, topic)
+    try:
+        _await(standby, 0, {b"a", b"b"})
+        _write(settings, topic, {b"a": None, b"c": b"1"})
+        _await(standby, 0, {b"b", b"c"})
+        taken = standby.take([0, 1])
+        assert taken[0].latest == {b"b": b"1", b"c": b"1"}
+        _write(settings, topic, {b"b": b"2"})
+        assert catch_up(settings, topic, taken) == 1
+        assert taken[0].latest[b"b"] == b"2"
+        standby.follow([0])
+        _await(standby, 0, {b"b", b"c"})
+    finally:
+        standby.close()
+
+
+def test_a_changelog_that_was_made_anew_is_not_taken_for_the_old_one(settings: Settings, topic: str) -> None:
+    _write(settings, topic, {b"%d" % number: b"old" for number in range(5)})
+    copies = {0: Copy()}
+    catch_up(settings, topic, copies)
+    admin = AdminClient({"bootstrap.servers": settings.bootstrap_servers()})
+    admin.delete_topics([topic])[topic].result(10)
+    _make_anew(settings)
+    _write(settings, topic, {b"x": b"new"})
+    catch_up(settings, topic, copies)
+    assert copies[0].latest == {b"x": b"new"}
+
+
+def _make_anew(settings: Settings) -> None:
+    pause = threading.Event()
+    for _ in range(100):  # a broker deletes a topic when it gets to it
+        if settings.namespace + STREAMS_CHANGELOG not in TopicAdmin(settings).partitions():
+            break
+        pause.wait(0.05)
+    _make(settings)
