@@ -104,6 +104,9 @@ class Settings(BaseSettings):
     delivery: Delivery = Field(
         default="exactly_once", description="of the streams' results: in transactions, or sent again after a crash"
     )
+    state_keys: int = Field(
+        default=0, ge=0, description="keys of a partition that memory holds, the rest is on disk; 0: all of them"
+    )
     standby: bool = Field(
         default=False, description="keep copies of the state of partitions that other workers hold, to take them over"
     )

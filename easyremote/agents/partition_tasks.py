@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import structlog
 
+from easyremote.agents.disk import DiskCopy, DiskShelf, Scratch, need_rocksdict
 from easyremote.clock import monotonic_s, now_ms
 from easyremote.errors import TopicError
 from easyremote.topics.changelog import Copy, Standby, catch_up
@@ -21,11 +22,15 @@ from easyremote.topics.transactions import MembershipChanged, Transactions, comm
 
 if TYPE_CHECKING:
     from easyremote.settings import Settings
+    from easyremote.windows.resting import Shelf
 
 __all__ = ["Names", "PartitionTasks", "Task"]
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
+
+_RESTS_EACH = 10_000
+"""Keys that are restored before those that memory has no room for go to rest."""
 
 _POSITION = b"position"
 """Key in the changelog of the next offset to read of the first topic; the tasks' own keys differ from it."""
@@ -48,6 +53,14 @@ class Task(Protocol[T]):
 
     def restore(self, key: bytes, content: bytes) -> None:
         """Put back what `changes` gave."""
+        ...
+
+    def rest_on(self, shelf: Shelf, most: int) -> None:
+        """Have memory hold no more than so many keys, or what is needed at once; the others rest on a shelf."""
+        ...
+
+    def rest(self, now_ms: int) -> None:
+        """Let the keys rest that memory has no room for, once what `changes` gave is committed."""
         ...
 
 
@@ -73,6 +86,12 @@ class _Partition(Generic[T]):
     outputs: list[Output] = field(default_factory=list)
     next_offsets: dict[str, int] = field(default_factory=dict)
     """Of each topic."""
+    shelf: DiskShelf | None = None
+
+    def close(self) -> None:
+        """Let the disk go."""
+        if self.shelf is not None:
+            self.shelf.close()
 
 
 class PartitionTasks(Generic[T]):
@@ -103,7 +122,11 @@ class PartitionTasks(Generic[T]):
         self._make = make
         self._failed = failed
         self._delivery = _delivery(settings, names)
-        self._standby = Standby(settings, names.changelog) if settings.standby else None
+        self._scratch: Scratch | None = None
+        if settings.state_keys:
+            need_rocksdict()
+            self._scratch = Scratch(settings.data_dir / "state")
+        self._standby = Standby(settings, names.changelog, self._copy) if settings.standby else None
         self._restored: dict[int, _Partition[T]] = {}
         self._held: dict[int, _Partition[T]] = {}
         self._work: queue.SimpleQueue[_Work[T] | None] = queue.SimpleQueue()
@@ -115,28 +138,37 @@ class PartitionTasks(Generic[T]):
         self._work.put(None)
         self._thread.join()
         self._delivery.close()
+        for held in (*self._held.values(), *self._restored.values()):
+            held.close()
         if self._standby is not None:
             self._standby.close()
+        if self._scratch is not None:
+            self._scratch.close()
 
     def restore(self, partitions: tuple[int, ...]) -> dict[tuple[str, int], int]:
         """Read the state of partitions from the changelog; return where to go on reading, where it says so."""
         # Whoever held them may have a transaction open: once the offsets are stable it is decided.
         committed_offsets(self._settings, self._names.group, [(self._names.topics[0], number) for number in partitions])
         began = monotonic_s()
-        copies = {number: Copy() for number in partitions} if self._standby is None else self._standby.take(partitions)
+        standby = self._standby
+        copies = standby.take(partitions) if standby else {number: self._copy(number) for number in partitions}
         read = catch_up(self._settings, self._names.changelog, copies)
-        starts = {}
+        starts, keys = {}, 0
         for number, copy in copies.items():
-            task, latest = self._make(number), copy.latest
+            restored, latest = self._partition(number), copy.latest
             for side, topic in enumerate(self._names.topics):
                 position = latest.pop(_position(side), None)
                 if position is not None:
                     starts[topic, number] = int(position)
-            for key, content in latest.items():
-                task.restore(key, content)
-            self._restored[number] = _Partition(task)
+            for count, (key, content) in enumerate(latest.items(), 1):
+                restored.task.restore(key, content)
+                if count % _RESTS_EACH == 0:
+                    restored.task.rest(now_ms())
+            keys += len(latest)
+            if isinstance(latest, DiskCopy):
+                latest.close()
+            self._restored[number] = restored
         seconds = round(monotonic_s() - began, 3)
-        keys = sum(len(copy.latest) for copy in copies.values())
         group = self._names.group
         log.info("state restored", group=group, partitions=partitions, keys=keys, records=read, seconds=seconds)
         return starts
@@ -144,6 +176,17 @@ class PartitionTasks(Generic[T]):
     async def handle(self, event: SourceEvent[T], source: BatchSource[T]) -> None:
         """Take one event of the source; the work is done on a thread, in order, so the event loop stays free."""
         self._work.put((event, source))
+
+    def _partition(self, number: int) -> _Partition[T]:
+        task = self._make(number)
+        if self._scratch is None:
+            return _Partition(task)
+        shelf = DiskShelf(self._scratch.folder / f"shelf-{number}")
+        task.rest_on(shelf, self._settings.state_keys)
+        return _Partition(task, shelf=shelf)
+
+    def _copy(self, number: int) -> Copy:
+        return Copy() if self._scratch is None else Copy(DiskCopy(self._scratch.folder / f"copy-{number}"))
 
     def _run(self) -> None:
         failed = False
@@ -178,7 +221,9 @@ class PartitionTasks(Generic[T]):
                     self._hand_over(event.group, source)
             finally:
                 for number in event.partitions:
-                    self._held.pop(number, None)
+                    held = self._held.pop(number, None)
+                    if held is not None:
+                        held.close()
                 if self._standby is not None:
                     self._standby.follow(event.partitions)
 
@@ -217,6 +262,7 @@ class PartitionTasks(Generic[T]):
             source.commit({number: Place(at) for (topic, number), at in offsets.items() if topic == source.topic})
         for held in self._held.values():
             held.outputs, held.next_offsets = [], {}
+            held.task.rest(now_ms())
 
 
 def _delivery(settings: Settings, names: Names) -> Delivery:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from confluent_kafka import Message
 
     from easyremote.settings import Settings
+    from easyremote.windows.resting import Shelf
     from easyremote.windows.zscore import Anomalies
 
 __all__ = ["Arrived", "ReadingsTask", "decode_readings", "readings_streams"]
@@ -113,6 +114,14 @@ class ReadingsTask:
     def restore(self, key: bytes, content: bytes) -> None:
         """Put a series back from the changelog."""
         self._kernel.restore(key, content)
+
+    def rest_on(self, shelf: Shelf, most: int) -> None:
+        """Have memory hold no more than so many series, or what is needed at once; the others rest on a shelf."""
+        self._kernel.rest_on(shelf, most)
+
+    def rest(self, now_ms: int) -> None:
+        """Let the series rest that memory has no room for, once what `changes` gave is committed."""
+        self._kernel.rest(now_ms)
 
     def _aggregates_of(self, effects: Effects) -> list[Output]:
         outputs = []

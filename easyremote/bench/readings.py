@@ -11,13 +11,14 @@ import numpy as np
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from easyremote.errors import ConfigError
+from easyremote.topics.catalog import TopicDeclaration
 
 if TYPE_CHECKING:
     from confluent_kafka import Message
 
     from easyremote.settings import Settings
 
-__all__ = ["DEVICES", "PARTITIONS", "Commits", "Writer", "consume_rate", "fill"]
+__all__ = ["DEVICES", "PARTITIONS", "Commits", "Writer", "bench_topic", "consume_rate", "fill"]
 
 DEVICES = 1_000
 PARTITIONS = 4
@@ -110,6 +111,21 @@ def consume_rate(settings: Settings, topic: str, readings: int) -> float:
         return readings / (time.perf_counter() - started)
     finally:
         consumer.close()
+
+
+def bench_topic(name: str, partitions: int = PARTITIONS, *, compacted: bool = False) -> TopicDeclaration:
+    """Return a topic of a measurement's own."""
+    return TopicDeclaration(
+        name=name,
+        partitions=partitions,
+        cleanup="compact" if compacted else "delete",
+        retention_ms=-1,
+        timestamp_type="LogAppendTime",
+        key="device",
+        value="a reading",
+        written_by="the measurement",
+        read_by="the measurement",
+    )
 
 
 class Commits:

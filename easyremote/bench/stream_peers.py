@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from easyremote.bench.programs import log_of, worker
-from easyremote.bench.readings import PARTITIONS
+from easyremote.bench.readings import PARTITIONS, bench_topic
 from easyremote.bench.report import Report, console, step
 from easyremote.errors import ConfigError
+from easyremote.topics.admin import TopicAdmin
 from easyremote.topics.catalog import READINGS
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ def measure_peers(
     with step(f"Kafka Streams, exactly once, {count:,} of them"):
         built = _KAFKA_STREAMS / "target"
         command = [java, "-Xmx1g", "-cp", f"{built / 'peer.jar'}:{built / 'lib'}/*", "Peer"]
+        TopicAdmin(settings).ensure([bench_topic(f"{READINGS}.kafka-streams")])
         report.add("kafka_streams_eos_rate", _rate("kafka_streams", command, settings, count), "readings/s")
 
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from easyremote.bench.kinds import KINDS, SOURCE, TWIN
 from easyremote.bench.programs import log_of, worker
-from easyremote.bench.readings import DEVICES, PARTITIONS, Commits, fill
+from easyremote.bench.readings import DEVICES, PARTITIONS, Commits, bench_topic, fill
 from easyremote.bench.report import Report, step
 from easyremote.errors import ConfigError
 from easyremote.topics.admin import TopicAdmin
-from easyremote.topics.catalog import TopicDeclaration, declarations
+from easyremote.topics.catalog import declarations
 from easyremote.topics.follower import Follower
 
 if TYPE_CHECKING:
@@ -58,8 +58,8 @@ def measure_pipelines(report: Report, settings: Settings, readings: int) -> None
 def _pipeline(settings: Settings, kind: str, topics: Sequence[str], readings: int, shape: Shape) -> float:
     admin = TopicAdmin(settings)
     admin.ensure(declarations())
-    admin.ensure([_topic(name, shape.partitions) for name in topics])
-    admin.ensure([_topic("pipelines.bench.changelog", shape.partitions, compacted=True)])
+    admin.ensure([bench_topic(name, shape.partitions) for name in topics])
+    admin.ensure([bench_topic("pipelines.bench.changelog", shape.partitions, compacted=True)])
     for topic in topics:
         fill(settings, topic, readings, shape.devices, shape.partitions)
     commits = Commits(readings * len(topics))
@@ -86,17 +86,3 @@ def _workers(settings: Settings, environment: Mapping[str, str], count: int) -> 
             own.data_dir.mkdir(parents=True, exist_ok=True)
             stack.enter_context(worker(own, {**environment, "EASYREMOTE_NODE_ID": f"bench-{number}"}))
         yield
-
-
-def _topic(name: str, partitions: int, *, compacted: bool = False) -> TopicDeclaration:
-    return TopicDeclaration(
-        name=name,
-        partitions=partitions,
-        cleanup="compact" if compacted else "delete",
-        retention_ms=-1,
-        timestamp_type="LogAppendTime",
-        key="device",
-        value="a reading",
-        written_by="the measurement",
-        read_by="the measurement",
-    )

@@ -13,6 +13,7 @@ from easyremote.topics.records import RecordRef
 from easyremote.topics.wire import uuid7
 from easyremote.windows import Rows
 from easyremote.windows.detectors import Alerted, AlertRule, Detecting, Detector
+from easyremote.windows.resting import Shelf
 
 __all__ = ["Detection"]
 
@@ -70,6 +71,12 @@ class _DetectionKernel:
 
     def restore(self, key: bytes, content: bytes) -> None:
         self._detecting.restore(key, content)
+
+    def rest_on(self, shelf: Shelf, most: int) -> None:
+        self._detecting.rest_on(shelf, most)
+
+    def rest(self, now_ms: int) -> None:
+        self._detecting.rest()
 
     def _records(self, alerts: Sequence[Alerted]) -> list[Result]:
         return [Result(one.key, self._record(one)) for one in alerts]

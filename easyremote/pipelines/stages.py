@@ -13,6 +13,7 @@ from easyremote.windows import EventTime, Join, JoinResult, Late, Rows, WindowRe
 from easyremote.windows.aggregates import Aggregate
 from easyremote.windows.assigners import Assigner
 from easyremote.windows.joining import JOINED
+from easyremote.windows.resting import Shelf
 from easyremote.windows.windowed import Emission, Windowed
 
 __all__ = ["Joining", "Origin", "Passing", "Result", "Stage", "StageKernel", "Told", "Windowing"]
@@ -63,6 +64,14 @@ class StageKernel(Protocol):
 
     def restore(self, key: bytes, content: bytes) -> None:
         """Put back what `changes` gave."""
+        ...
+
+    def rest_on(self, shelf: Shelf, most: int) -> None:
+        """Have memory hold no more than so many keys, or what is needed at once."""
+        ...
+
+    def rest(self, now_ms: int) -> None:
+        """Let the keys rest that memory has no room for."""
         ...
 
 
@@ -118,6 +127,12 @@ class _PassingKernel:
 
     def restore(self, key: bytes, content: bytes) -> None:
         raise ValueError(f"no state is kept, and {key!r} has {len(content)} bytes of it")
+
+    def rest_on(self, shelf: Shelf, most: int) -> None:
+        """Nothing is kept."""
+
+    def rest(self, now_ms: int) -> None:
+        """Nothing is kept."""
 
 
 @dataclass(frozen=True)
@@ -186,6 +201,12 @@ class _WindowingKernel:
     def restore(self, key: bytes, content: bytes) -> None:
         self._windowed.restore(key, content)
 
+    def rest_on(self, shelf: Shelf, most: int) -> None:
+        self._windowed.rest_on(shelf, most)
+
+    def rest(self, now_ms: int) -> None:
+        self._windowed.rest(now_ms)
+
     def _records(self, told: WindowResults) -> list[Result]:
         if not len(told):
             return []
@@ -237,6 +258,12 @@ class _JoiningKernel:
 
     def restore(self, key: bytes, content: bytes) -> None:
         self._join.restore(key, content)
+
+    def rest_on(self, shelf: Shelf, most: int) -> None:
+        self._join.rest_on(shelf, most)
+
+    def rest(self, now_ms: int) -> None:
+        self._join.rest(now_ms)
 
     def _records(self, results: Iterable[JoinResult]) -> list[Result]:
         return [

@@ -17,6 +17,8 @@ from easyremote.topics.odd_records import Place, dead_letter, key_of, late_recor
 if TYPE_CHECKING:
     from confluent_kafka import Message
 
+    from easyremote.windows.resting import Shelf
+
 __all__ = ["PipelineTask"]
 
 _encode = msgspec.json.Encoder().encode
@@ -79,6 +81,14 @@ class PipelineTask:
     def restore(self, key: bytes, content: bytes) -> None:
         """Put a key back from the changelog."""
         self._kernel.restore(key, content)
+
+    def rest_on(self, shelf: Shelf, most: int) -> None:
+        """Have memory hold no more than so many keys, or what is needed at once; the others rest on a shelf."""
+        self._kernel.rest_on(shelf, most)
+
+    def rest(self, now_ms: int) -> None:
+        """Let the keys rest that memory has no room for, once what `changes` gave is committed."""
+        self._kernel.rest(now_ms)
 
     def _told(self, results: Iterable[Result], messages: Sequence[Message]) -> list[Output]:
         outputs = []

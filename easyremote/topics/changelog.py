@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -32,7 +32,7 @@ _METADATA_S = 10.0
 class Copy:
     """The last committed value of each key of one partition, as far as it has been read."""
 
-    latest: dict[bytes, bytes] = field(default_factory=dict)
+    latest: MutableMapping[bytes, bytes] = field(default_factory=dict)
     next_offset: int = OFFSET_BEGINNING
 
     def take(self, message: Message) -> None:
@@ -47,7 +47,7 @@ class Copy:
             self.latest[key] = value
 
 
-def read_latest(settings: Settings, topic: str, partitions: Sequence[int]) -> dict[int, dict[bytes, bytes]]:
+def read_latest(settings: Settings, topic: str, partitions: Sequence[int]) -> dict[int, MutableMapping[bytes, bytes]]:
     """Return the last committed value of each key of some partitions of a compacted topic.
 
     Raises
@@ -115,6 +115,8 @@ class Standby:
         Where the broker is.
     topic : str
         Full name of the changelog.
+    make : callable, optional
+        `(partition) -> Copy`: an empty one; unset: in memory.
 
     Raises
     ------
@@ -122,8 +124,9 @@ class Standby:
         If no broker answers within 10 s.
     """
 
-    def __init__(self, settings: Settings, topic: str) -> None:
+    def __init__(self, settings: Settings, topic: str, make: Callable[[int], Copy] = lambda _partition: Copy()) -> None:
         self._topic = topic
+        self._make = make
         self._copies: dict[int, Copy] = {}
         self._lock = threading.Lock()
         self._stopping = threading.Event()
@@ -143,13 +146,15 @@ class Standby:
             known = [number for number in partitions if number in self._copies]
             if known:
                 self._consumer.incremental_unassign([TopicPartition(self._topic, number) for number in known])
-            return {number: self._copies.pop(number, Copy()) for number in partitions}
+            return {
+                number: self._copies.pop(number) if number in known else self._make(number) for number in partitions
+            }
 
     def follow(self, partitions: Sequence[int]) -> None:
         """Keep copies of partitions from here on."""
         with self._lock:
             new = [number for number in partitions if number not in self._copies]
-            self._copies |= {number: Copy() for number in new}
+            self._copies |= {number: self._make(number) for number in new}
             if new:
                 self._consumer.incremental_assign([TopicPartition(self._topic, one, OFFSET_BEGINNING) for one in new])
 

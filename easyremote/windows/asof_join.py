@@ -105,6 +105,14 @@ class AsOfJoin(Join):
             limits = np.minimum(limits, earliest)
         return limits
 
+    def _due_at(self) -> tuple[Ints, Ints]:
+        waiting, until = self._waits_for(1)
+        if self._tolerance_ms is None:
+            return waiting, until  # a row of a table is due never
+        rows = self._sides[1].rows
+        too_old = rows["event_ms"] + self._tolerance_ms + 1
+        return np.concatenate([waiting, rows["series"]]), np.concatenate([until, too_old])
+
     def _waits_for(self, side: int) -> tuple[Ints, Ints]:
         if side == 1:
             rows = self._sides[0].rows

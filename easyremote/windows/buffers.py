@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from easyremote.windows.panes import grouped
+from easyremote.windows.resting import earliest
 from easyremote.windows.rows import Closed
 
 if TYPE_CHECKING:
@@ -31,9 +32,22 @@ class _Records:
 
     def __init__(self, aggregates: Sequence[Aggregator]) -> None:
         self._aggregates = aggregates
-        self.held = np.zeros(0, _HELD)
-        """`told` of a record whose own turn has come and that is kept for those after it."""
+        self._held = np.zeros(0, _HELD)
         self.columns: dict[str, npt.NDArray[Any]] = {}
+        """Of what is held."""
+        self._restored: list[tuple[npt.NDArray[Any], Columns]] = []
+        """Series put back that nobody has looked at yet: all of them are put in order at once."""
+
+    @property
+    def held(self) -> npt.NDArray[Any]:
+        """Rows of `_HELD`; `told` of a record whose own turn has come and that is kept for those after it."""
+        if self._restored:
+            rows, columns = zip(*self._restored, strict=True)
+            self._restored = []
+            self._put(
+                np.concatenate(rows), {name: np.concatenate([one[name] for one in columns]) for name in columns[0]}
+            )
+        return self._held
 
     def lateness(self, event_ms: Ints, limit_ms: Ints) -> Ints:
         """Return how late each record is, ms; below 0 where it is in time."""
@@ -50,6 +64,10 @@ class _Records:
         """Return the series and the end of each record whose turn has not come."""
         waiting = self.held[~self.held["told"]]
         return waiting["series"], waiting["event_ms"] + 1
+
+    def drop(self, series: Ints) -> None:
+        """Let go what is held of some series, untold."""
+        self._keep(~np.isin(self.held["series"], series))
 
     def pack(self, series: Ints) -> list[bytes]:
         """Return what is held of each of some series."""
@@ -68,18 +86,18 @@ class _Records:
             return
         rows, values = msgspec.msgpack.decode(packed, type=tuple[list[tuple[int, int, bool]], dict[str, list[Any]]])
         new = np.array([(series, *row) for row in rows], _HELD)
-        self._put(new, {name: _column(column) for name, column in values.items()})
+        self._restored.append((new, {name: _column(column) for name, column in values.items()}))
 
     def _put(self, new: npt.NDArray[Any], columns: Columns) -> None:
         held = np.concatenate([self.held, new])
         order = np.lexsort((held["offset"], held["event_ms"], held["series"]))
-        self.held = held[order]
+        self._held = held[order]
         for name in {name for aggregate in self._aggregates if (name := aggregate.column) is not None}:
             known = self.columns.get(name, columns[name][:0])
             self.columns[name] = np.concatenate([known, columns[name]])[order]
 
     def _keep(self, kept: npt.NDArray[np.bool_]) -> None:
-        self.held = self.held[kept]
+        self._held = self.held[kept]
         self.columns = {name: column[kept] for name, column in self.columns.items()}
 
     def _states(self, begin: Ints, end: Ints) -> list[npt.NDArray[Any]]:
@@ -118,6 +136,11 @@ class Slid(_Records):
     def bounds(self, event_ms: Ints) -> tuple[Ints, Ints]:
         """Return start and end of the window that ends with each event."""
         return event_ms - self._size_ms + 1, event_ms + 1
+
+    def wakes(self, series: Ints) -> Ints:
+        """Return the event time at which something of each of some series, rising, is due or spent first."""
+        held = self.held
+        return earliest(series, held["series"], held["event_ms"] + np.where(held["told"], self._size_ms, 1))
 
     def due(self, is_due: Callable[[Ints, Ints], npt.NDArray[np.bool_]]) -> Closed:
         """Close the windows of which `is_due(series, end)` says so; return them by end and series."""
@@ -168,6 +191,10 @@ class Counted(_Records):
     def bounds(self, event_ms: Ints) -> tuple[Ints, Ints]:
         """Return the bounds of each event alone."""
         return event_ms, event_ms + 1
+
+    def wakes(self, series: Ints) -> Ints:
+        """Return the event time at which the turn of a record of each of some series, rising, comes first."""
+        return earliest(series, *self.open_ends())
 
     def due(self, is_due: Callable[[Ints, Ints], npt.NDArray[np.bool_]]) -> Closed:
         """Close the full windows whose last record `is_due(series, end)`; return them by end and series."""

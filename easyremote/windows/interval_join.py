@@ -86,6 +86,10 @@ class IntervalJoin(Join):
         pairs = ((record, None) if side == 0 else (None, record) for record in records)
         return [JoinResult(self._keys[number], *pair) for number, pair in zip(numbers, pairs, strict=True)]
 
+    def _due_at(self) -> tuple[Ints, Ints]:
+        (first, first_at), (second, second_at) = (self._waits_for(side) for side in (0, 1))
+        return np.concatenate([first, second]), np.concatenate([first_at, second_at])
+
     def _waits_for(self, side: int) -> tuple[Ints, Ints]:
         rows = self._sides[1 - side].rows
         return rows["series"], rows["event_ms"] + self._reach[1 - side][1] + 1

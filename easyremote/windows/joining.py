@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from easyremote.windows.assigners import EventTime
 from easyremote.windows.keys import Keys, of_another_form
+from easyremote.windows.resting import NEVER, Resting, Shelf, earliest
 from easyremote.windows.rows import Key, Late, Rows
 from easyremote.windows.sides import Packed, Side
 from easyremote.windows.watermarks import FUTURE_MS, Watermarks
@@ -74,6 +75,7 @@ class Join(ABC):
         self._changed: set[int] = set()
         self._gone: list[Key] = []
         self._forget_at_ms = 0
+        self._resting: Resting | None = None
 
     @property
     def held(self) -> int:
@@ -117,10 +119,14 @@ class Join(ABC):
             records = rows.columns[JOINED][taken[order]]
             arrived = Arrived(series[order], event_ms[order], rows.offsets[taken[order]], records)
             results = self._arrive(side, arrived)
+        if self._resting is not None and not self._marks[0].by_key:
+            self._resting.wake(max(marks.limit() for marks in self._marks))
         return JoinEffects(results + self._expire(), late)
 
     def close_idle(self, now_ms: int) -> list[JoinResult]:
         """Let go what waits for a side that is silent; forget keys silent for a week."""
+        if self._resting is not None:
+            self._resting.wake(self._wakes_at(now_ms))
         for side in (0, 1):
             waiting, until = self._waits_for(side)
             silent = self._marks[side].silent(waiting, now_ms) & (until > self._marks[side].limits(waiting))
@@ -138,13 +144,9 @@ class Join(ABC):
         if self._changed and not by_key:
             changes.append((_MARK, msgspec.msgpack.encode([marks.pack() for marks in self._marks])))
         for number in sorted(self._changed):
-            left, right = (side.of(number) for side in self._sides)
-            if not (left or right or by_key):
-                changes.append((msgspec.json.encode(self._keys.drop(number)), None))
-                continue
-            marks = [one.pack(number) if by_key else b"" for one in self._marks]
-            content = msgspec.msgpack.encode([_FORMAT, *marks, left, right])
-            changes.append((msgspec.json.encode(self._keys[number]), content))
+            content = self._content(number)
+            key = self._keys[number] if content else self._keys.drop(number)
+            changes.append((msgspec.json.encode(key), content))
         self._changed.clear()
         self._gone.clear()
         return changes
@@ -172,6 +174,44 @@ class Join(ABC):
         if self._marks[0].by_key:
             for marks, one in zip(self._marks, packed_marks, strict=True):
                 marks.restore(one, number)
+
+    def rest_on(self, shelf: Shelf, most: int) -> None:
+        """Have memory hold no more than so many keys, or what is needed at once; the others rest on a shelf."""
+        self._resting = Resting(shelf, most, self._keys, self.restore)
+
+    def rest(self, now_ms: int) -> None:
+        """Let the keys rest that memory has no room for; nothing may have changed since `changes`."""
+        numbers = np.zeros(0, np.int64) if self._resting is None else self._resting.surplus()
+        if self._resting is None or not len(numbers):
+            return
+        wakes = earliest(numbers, *self._due_at())
+        if self._marks[0].by_key:
+            silent_at = np.minimum(*(marks.silent_at(numbers, now_ms) for marks in self._marks))
+            seen = np.maximum(*(marks.seen_ms(numbers) for marks in self._marks))
+            wakes = np.where(wakes < NEVER, silent_at, seen + _FORGET_MS)
+        contents = [self._content(number) or b"" for number in numbers.tolist()]
+        for side in self._sides:
+            side.remove(np.isin(side.rows["series"], numbers))
+        self._resting.put(numbers, contents, wakes)
+
+    def _content(self, number: int) -> bytes | None:
+        """Return the state of a series; None if it has none that would have to be kept."""
+        left, right = (side.of(number) for side in self._sides)
+        by_key = self._marks[0].by_key
+        if not (left or right or by_key):
+            return None
+        marks = [one.pack(number) if by_key else b"" for one in self._marks]
+        return msgspec.msgpack.encode([_FORMAT, *marks, left, right])
+
+    def _wakes_at(self, now_ms: int) -> int:
+        if self._marks[0].by_key:
+            return now_ms
+        is_silent = any(bool(marks.silent(np.zeros(1, np.int64), now_ms)[0]) for marks in self._marks)
+        return NEVER - 1 if is_silent else max(marks.limit() for marks in self._marks)
+
+    @abstractmethod
+    def _due_at(self) -> tuple[Ints, Ints]:
+        """Return series, and the times at one of the watermarks from which on something of theirs is due, ms."""
 
     @abstractmethod
     def _arrive(self, side: int, arrived: Arrived) -> list[JoinResult]:

@@ -11,7 +11,9 @@ import numpy.typing as npt
 
 from easyremote.errors import WindowError
 from easyremote.windows.assigners import EventTime, Tumbling
+from easyremote.windows.keys import Keys
 from easyremote.windows.readings import Readings
+from easyremote.windows.resting import Resting, Shelf
 from easyremote.windows.tumbling import WINDOW, OpenWindows, group_by_window
 from easyremote.windows.zscore import BASELINE, Anomalies, ZScore
 
@@ -27,6 +29,8 @@ _NEVER = -(2**62)
 _TIME_BITS = 48
 _TIME_MASK = (1 << _TIME_BITS) - 1
 _FORMAT = b"\x01"
+_FRESH = np.zeros((), SERIES)
+_FRESH["greatest_ms"] = _FRESH["closed_ms"] = _NEVER
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,19 +74,28 @@ class Kernel:
         self._windows = windows
         self._event_time = event_time
         self._detector = detector
-        self._ids: dict[tuple[str, str], int] = {}
-        self._keys: list[tuple[str, str]] = []
-        self._free: list[int] = []
+        self._keys = Keys(self)
         self._series = np.zeros(0, SERIES)
         self._open = OpenWindows()
         self._changed: set[int] = set()
-        self._gone: list[tuple[str, str]] = []
+        self._gone: list[tuple[Any, ...]] = []
         self._since_ms: int | None = None
+        self._resting: Resting | None = None
 
     @property
     def series(self) -> int:
         """How many series it knows."""
-        return len(self._ids)
+        return len(self._keys)
+
+    def grow(self, number: int) -> None:
+        """Make room for so many series."""
+        missing = number - len(self._series)
+        if missing > 0:
+            self._series = np.concatenate([self._series, np.full(max(256, missing, len(self._series)), _FRESH)])
+
+    def reset(self, number: int) -> None:
+        """Begin anew with a number that another series gets."""
+        self._series[number] = _FRESH
 
     def step(self, readings: Readings, now_ms: int) -> Effects:
         """Take a batch in.
@@ -103,10 +116,10 @@ class Kernel:
             if not len(kept):
                 return self._effects([], late, None)
             ids = np.full(len(ahead), -1, np.int64)
-            ids[kept] = self._ids_of([readings.keys[place] for place in kept.tolist()])
+            ids[kept] = self._keys.numbers([readings.keys[place] for place in kept.tolist()])
             order = kept[np.argsort(ids[kept], kind="stable")]
         else:
-            ids = self._ids_of(readings.keys)
+            ids = self._keys.numbers(readings.keys)
             order = np.argsort(ids, kind="stable")
         series, event_ms = ids[order], readings.event_ms[order]
         first = np.flatnonzero(np.diff(series, prepend=-1))
@@ -131,6 +144,8 @@ class Kernel:
         """Close the windows of series that are silent, and forget series that have been silent for a week."""
         # While no process ran nobody can have heard anything: silence counts from when this one first asked.
         self._since_ms = now_ms if self._since_ms is None else self._since_ms
+        if self._resting is not None:
+            self._resting.wake(now_ms)
         silent = [
             number
             for number in self._open.of_series
@@ -148,12 +163,9 @@ class Kernel:
     def changes(self) -> list[tuple[bytes, bytes | None]]:
         """Return key and content of every series that changed since the last time; None for one that is forgotten."""
         changed = sorted(self._changed)
-        rows = self._series[changed].tobytes()
-        size = SERIES.itemsize
-        changes: list[tuple[bytes, bytes | None]] = [(_key(key), None) for key in self._gone]
-        for place, number in enumerate(changed):
-            content = _FORMAT + rows[place * size : (place + 1) * size] + self._open.rows_of(number).tobytes()
-            changes.append((_key(self._keys[number]), content))
+        changes: list[tuple[bytes, bytes | None]] = [(msgspec.json.encode(key), None) for key in self._gone]
+        keys = map(msgspec.json.encode, self._keys.of(changed))
+        changes += zip(keys, self._contents(changed), strict=True)
         self._changed.clear()
         self._gone.clear()
         return changes
@@ -173,33 +185,37 @@ class Kernel:
                 "reset the group to read the readings again"
             )
         device_id, metric = msgspec.json.decode(key, type=tuple[str, str])
-        (number,) = self._ids_of([(device_id, metric)]).tolist()
+        (number,) = self._keys.numbers([(device_id, metric)]).tolist()
         self._series[number] = np.frombuffer(content, SERIES, 1, 1)[0]
         for row in np.frombuffer(content, WINDOW, offset=1 + size):
             self._open.add(number, row)
 
-    def _ids_of(self, keys: Any) -> npt.NDArray[np.int64]:  # Any: a sequence of pairs
-        known = self._ids
-        try:
-            return np.array([known[key] for key in keys], np.int64)
-        except KeyError:
-            new = [key for key in dict.fromkeys(keys) if key not in known]
-        for key in new:
-            known[key] = self._place_for(key)
-        return np.array([known[key] for key in keys], np.int64)
+    def rest_on(self, shelf: Shelf, most: int) -> None:
+        """Have memory hold no more than so many series, or what is needed at once; the others rest on a shelf."""
+        self._resting = Resting(shelf, most, self._keys, self.restore)
 
-    def _place_for(self, key: tuple[str, str]) -> int:
-        if self._free:
-            number = self._free.pop()
-            self._keys[number] = key
-        else:
-            number = len(self._keys)
-            self._keys.append(key)
-            if number >= len(self._series):
-                self._series = np.concatenate([self._series, np.zeros(max(256, number), SERIES)])
-        self._series[number] = np.zeros((), SERIES)
-        self._series[number]["greatest_ms"] = self._series[number]["closed_ms"] = _NEVER
-        return number
+    def rest(self, now_ms: int) -> None:
+        """Let the series rest that memory has no room for; nothing may have changed since `changes`."""
+        numbers = np.zeros(0, np.int64) if self._resting is None else self._resting.surplus()
+        if self._resting is None or not len(numbers):
+            return
+        contents = self._contents(numbers.tolist())
+        seen = self._series["seen_ms"][numbers]
+        wakes = seen + _FORGET_MS
+        held = self._open.of_series
+        for place, number in enumerate(numbers.tolist()):
+            if number in held:
+                wakes[place] = max(int(seen[place]), self._since_ms or now_ms) + self._event_time.idle_ms
+                self._open.take_out([(number, start) for start in list(held[number])])
+        self._resting.put(numbers, contents, wakes)
+
+    def _contents(self, numbers: list[int]) -> list[bytes]:
+        """Return the state of some series."""
+        rows, size = self._series[numbers].tobytes(), SERIES.itemsize
+        return [
+            _FORMAT + rows[place * size : (place + 1) * size] + self._open.rows_of(number).tobytes()
+            for place, number in enumerate(numbers)
+        ]
 
     def _watermarks(  # the columns of the batch
         self,
@@ -268,15 +284,9 @@ class Kernel:
         ]
 
     def _forget(self, now_ms: int) -> None:
-        seen = self._series["seen_ms"][: len(self._keys)]
-        for number in np.flatnonzero((seen > 0) & (seen < now_ms - _FORGET_MS)).tolist():
-            key = self._keys[number]
-            if self._ids.get(key) == number and number not in self._open.of_series:
-                del self._ids[key]
-                self._free.append(number)
-                self._gone.append(key)
+        numbers = self._keys.known()
+        seen = self._series["seen_ms"][numbers]
+        for number in numbers[(seen > 0) & (seen < now_ms - _FORGET_MS)].tolist():
+            if number not in self._open.of_series:
+                self._gone.append(self._keys.drop(number))
                 self._changed.discard(number)
-
-
-def _key(series: tuple[str, str]) -> bytes:
-    return msgspec.json.encode(series)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -52,6 +52,10 @@ class Keys:
         self._ids: dict[Key, int] = {}
         self._keys: list[Key] = []
         self._unused: list[int] = []
+        self._recall: Callable[[Key], None] | None = None
+        self._turn = 0
+        self._used = np.zeros(0, np.int64)
+        """When each number was last asked for, where keys may be elsewhere."""
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -72,12 +76,28 @@ class Keys:
         """Return each key's number; one that is new gets one."""
         known = self._ids
         try:
-            return np.fromiter(map(known.__getitem__, keys), np.int64, len(keys))
+            numbers = np.fromiter(map(known.__getitem__, keys), np.int64, len(keys))
         except KeyError:
-            for key in dict.fromkeys(keys):
-                if key not in known:
-                    known[key] = self._number_for(key)
-        return np.fromiter(map(known.__getitem__, keys), np.int64, len(keys))
+            new = [key for key in dict.fromkeys(keys) if key not in known]
+            for key in new:
+                known[key] = self._number_for(key)
+            if self._recall is not None:
+                for key in new:
+                    self._recall(key)
+            numbers = np.fromiter(map(known.__getitem__, keys), np.int64, len(keys))
+        if self._recall is not None:
+            self._note_use(numbers)
+        return numbers
+
+    def look_elsewhere(self, recall: Callable[[Key], None]) -> None:
+        """Have `recall` put back what a key had that is new here; note from here on which are used."""
+        self._recall = recall
+
+    def longest_unused(self, count: int) -> Ints:
+        """Return the numbers of the keys that nobody has asked for the longest; rising."""
+        numbers = self.known()
+        oldest = np.argpartition(self._used[numbers], count - 1)[:count]
+        return np.sort(numbers[oldest])
 
     def drop(self, number: int) -> Key:
         """Forget a key; return it."""
@@ -85,6 +105,13 @@ class Keys:
         del self._ids[key]
         self._unused.append(number)
         return key
+
+    def _note_use(self, numbers: Ints) -> None:
+        self._turn += 1
+        missing = len(self._keys) - len(self._used)
+        if missing > 0:
+            self._used = np.concatenate([self._used, np.zeros(max(256, missing, len(self._used)), np.int64)])
+        self._used[numbers] = self._turn
 
     def _number_for(self, key: Key) -> int:
         if self._unused:

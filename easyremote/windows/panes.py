@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from easyremote.windows.resting import earliest
 from easyremote.windows.rows import Closed
 from easyremote.windows.slots import FREE, Slots, merge_into
 
@@ -146,6 +147,19 @@ class Panes:
         start = rows["start"]
         last = start - start % self._windows.hop_ms + self._windows.size_ms
         return rows["series"], last
+
+    def wakes(self, series: Ints) -> Ints:
+        """Return the event time at which something of each of some series, rising, is due first."""
+        rows = self.slots.rows[self.slots.rows["end"] != FREE]
+        return earliest(series, rows["series"], rows["end"])
+
+    def drop(self, series: Ints) -> None:
+        """Let go what is open of some series, untold."""
+        rows = self.slots.rows
+        slots = np.flatnonzero((rows["end"] != FREE) & np.isin(rows["series"], series))
+        for place in zip(rows["series"][slots].tolist(), rows["start"][slots].tolist(), strict=True):
+            del self._places[place]
+        self.slots.release(slots)
 
     def pack(self, series: Ints) -> list[list[tuple[int, int, list[bytes]]]]:
         """Return what is open of each of some series."""

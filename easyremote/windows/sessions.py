@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from easyremote.windows.panes import grouped
+from easyremote.windows.resting import earliest
 from easyremote.windows.rows import Closed
 from easyremote.windows.slots import FREE, Slots
 
@@ -84,6 +85,16 @@ class Sessions:
         """Return the series and the end of each open session."""
         rows = self.slots.rows[self.slots.rows["end"] != FREE]
         return rows["series"], rows["end"]
+
+    def wakes(self, series: Ints) -> Ints:
+        """Return the event time at which something of each of some series, rising, is due first."""
+        return earliest(series, *self.open_ends())
+
+    def drop(self, series: Ints) -> None:
+        """Let go what is open of some series, untold."""
+        for number in series.tolist():
+            slots = [slot for _, slot in self._of_series.pop(number, ())]
+            self.slots.release(np.array(slots, np.int64))
 
     def pack(self, series: Ints) -> list[list[tuple[int, int, list[bytes]]]]:
         """Return what is open of each of some series."""

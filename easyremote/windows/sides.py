@@ -33,11 +33,25 @@ class Side:
     """The records that one side of a join holds, by series, event time and offset."""
 
     def __init__(self) -> None:
-        self.rows = np.zeros(0, _ROW)
-        self.records = np.empty(0, object)
+        self._rows = np.zeros(0, _ROW)
+        self._records = np.empty(0, object)
+        self._restored: list[tuple[int, Packed]] = []
+        """Series put back that nobody has looked at yet: all of them are put in order at once."""
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @property
+    def rows(self) -> npt.NDArray[Any]:
+        """Series, event time, offset and whether it has matched, of each record."""
+        self._settle()
+        return self._rows
+
+    @property
+    def records(self) -> npt.NDArray[np.object_]:
+        """The records."""
+        self._settle()
+        return self._records
 
     def add(
         self, series: Ints, event_ms: Ints, offsets: Ints, records: npt.NDArray[np.object_], matched: Flags
@@ -47,13 +61,13 @@ class Side:
         new["series"], new["event_ms"], new["offset"], new["matched"] = series, event_ms, offsets, matched
         rows, held = np.concatenate([self.rows, new]), np.concatenate([self.records, records])
         order = np.lexsort((rows["offset"], rows["event_ms"], rows["series"]))
-        self.rows, self.records = rows[order], held[order]
+        self._rows, self._records = rows[order], held[order]
 
     def remove(self, gone: Flags) -> Held:
         """Let records go; return them."""
         taken = Held(self.rows[gone], self.records[gone])
         if len(taken.rows):
-            self.rows, self.records = self.rows[~gone], self.records[~gone]
+            self._rows, self._records = self.rows[~gone], self.records[~gone]
         return taken
 
     def spans(self, series: Ints, low_ms: Ints, high_ms: Ints) -> tuple[Ints, Ints]:
@@ -79,9 +93,15 @@ class Side:
 
     def restore(self, series: int, packed: Packed) -> None:
         """Put back what `of` gave."""
-        times, offsets, matched, records = zip(*packed, strict=True)
+        self._restored.append((series, packed))
+
+    def _settle(self) -> None:
+        if not self._restored:
+            return
+        restored, self._restored = self._restored, []
+        times, offsets, matched, records = zip(*(row for _, packed in restored for row in packed), strict=True)
         self.add(
-            np.full(len(packed), series, np.int64),
+            np.repeat([series for series, _ in restored], [len(packed) for _, packed in restored]),
             np.array(times, np.int64),
             np.array(offsets, np.int64),
             as_objects(records),

@@ -80,12 +80,20 @@ class Watermarks:
         limits: Ints = np.maximum(marks["greatest_ms"] - self._event_time.lateness_ms, marks["closed_ms"])
         return limits
 
+    def limit(self) -> int:
+        """Return the limit that now stands for the partition."""
+        return int(self.limits(np.zeros(1, np.int64))[0])
+
     def silent(self, series: Ints, now_ms: int) -> npt.NDArray[np.bool_]:
         """Say of each of some series whether it, or its partition, has been silent for the idle time."""
-        # While no process ran nobody can have heard anything: silence counts from when this one began.
-        seen = np.maximum(self.seen_ms(series), self._began(now_ms))
-        silent: npt.NDArray[np.bool_] = now_ms - seen >= self._event_time.idle_ms
+        silent: npt.NDArray[np.bool_] = self.silent_at(series, now_ms) <= now_ms
         return silent
+
+    def silent_at(self, series: Ints, now_ms: int) -> Ints:
+        """Return by the wall clock when each of some series will have been silent for the idle time."""
+        # While no process ran nobody can have heard anything: silence counts from when this one began.
+        at: Ints = np.maximum(self.seen_ms(series), self._began(now_ms)) + self._event_time.idle_ms
+        return at
 
     def _began(self, now_ms: int) -> int:
         if self._since_ms is None:

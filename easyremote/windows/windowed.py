@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,6 +15,7 @@ from easyremote.windows.assigners import Assigner, EventTime, Hopping, Session, 
 from easyremote.windows.buffers import Counted, Slid
 from easyremote.windows.keys import Keys, of_another_form
 from easyremote.windows.panes import Panes
+from easyremote.windows.resting import NEVER, Resting, Shelf
 from easyremote.windows.rows import Closed, Key, Late, Rows, WindowResults
 from easyremote.windows.sessions import Sessions
 from easyremote.windows.watermarks import FUTURE_MS, Watermarks
@@ -91,6 +92,7 @@ class Windowed:
         self._changed: set[int] = set()
         self._gone: list[Key] = []
         self._forget_at_ms = 0
+        self._resting: Resting | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -133,10 +135,14 @@ class Windowed:
             rows, series = rows.chosen(in_time), series[in_time]
         if len(series):
             self._state.add(series, rows.event_ms, rows.offsets, rows.columns)
+        if self._resting is not None and not self._watermarks.by_key:
+            self._resting.wake(self._watermarks.limit())
         return WindowedEffects(self._results(), late)
 
     def close_idle(self, now_ms: int) -> WindowResults:
         """Close the windows of keys, or of the partition, that are silent; forget keys silent for a week."""
+        if self._resting is not None:
+            self._resting.wake(self._wakes_at(now_ms))
         series, ends = self._state.open_ends()
         silent = self._watermarks.silent(series, now_ms)
         if silent.any():
@@ -153,17 +159,9 @@ class Windowed:
         by_key = self._watermarks.by_key
         if len(changed) and not by_key:
             changes.append((_MARK, self._watermarks.pack()))
-        told: dict[int, list[tuple[int, int]]] = {}
-        for (series, end), revision in self._revisions.items():
-            told.setdefault(series, []).append((end, revision))
-        for number, held in zip(changed.tolist(), self._state.pack(changed), strict=True):
-            if not held and not by_key:
-                # It has no watermark of its own that would have to be kept.
-                changes.append((msgspec.json.encode(self._keys.drop(number)), None))
-                continue
-            mark = self._watermarks.pack(number) if by_key else b""
-            content = msgspec.msgpack.encode([_FORMAT, mark, held, told.get(number, [])])
-            changes.append((msgspec.json.encode(self._keys[number]), content))
+        for number, content in self._contents(changed):
+            key = self._keys[number] if content else self._keys.drop(number)
+            changes.append((msgspec.json.encode(key), content))
         self._changed.clear()
         self._gone.clear()
         return changes
@@ -188,6 +186,42 @@ class Windowed:
         if self._watermarks.by_key:
             self._watermarks.restore(mark, number)
         self._revisions.update({(number, end): revision for end, revision in told})
+
+    def rest_on(self, shelf: Shelf, most: int) -> None:
+        """Have memory hold no more than so many keys, or what is needed at once; the others rest on a shelf."""
+        self._resting = Resting(shelf, most, self._keys, self.restore)
+
+    def rest(self, now_ms: int) -> None:
+        """Let the keys rest that memory has no room for; nothing may have changed since `changes`."""
+        numbers = np.zeros(0, np.int64) if self._resting is None else self._resting.surplus()
+        if self._resting is None or not len(numbers):
+            return
+        wakes = self._state.wakes(numbers)
+        if self._watermarks.by_key:
+            is_open, seen = np.isin(numbers, self._state.open_ends()[0]), self._watermarks.seen_ms(numbers)
+            wakes = np.where(is_open, self._watermarks.silent_at(numbers, now_ms), seen + _FORGET_MS)
+        contents = [content or b"" for _, content in self._contents(numbers)]
+        gone = set(numbers.tolist())
+        self._revisions = {window: told for window, told in self._revisions.items() if window[0] not in gone}
+        self._state.drop(numbers)
+        self._resting.put(numbers, contents, wakes)
+
+    def _contents(self, numbers: Ints) -> Iterator[tuple[int, bytes | None]]:
+        """Yield the state of some series; None of one that has none that would have to be kept."""
+        told: dict[int, list[tuple[int, int]]] = {}
+        for (series, end), revision in self._revisions.items():
+            told.setdefault(series, []).append((end, revision))
+        by_key = self._watermarks.by_key
+        for number, held in zip(numbers.tolist(), self._state.pack(numbers), strict=True):
+            mark = self._watermarks.pack(number) if by_key else b""
+            kept = held or by_key
+            yield number, msgspec.msgpack.encode([_FORMAT, mark, held, told.get(number, [])]) if kept else None
+
+    def _wakes_at(self, now_ms: int) -> int:
+        if self._watermarks.by_key:
+            return now_ms
+        is_silent = bool(self._watermarks.silent(np.zeros(1, np.int64), now_ms)[0])
+        return NEVER - 1 if is_silent else self._watermarks.limit()
 
     def _results(self) -> WindowResults:
         # Windows that close at once are told as closed, not as changed before.

@@ -117,12 +117,18 @@ def test_three_workers_of_which_one_is_killed_every_five_seconds_tell_each_windo
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("standby", ["false", "true"], ids=["from the changelog", "from a standby"])
-def test_going_from_one_worker_to_three_and_back_under_load_changes_no_result(settings: Settings, standby: str) -> None:
+@pytest.mark.parametrize(
+    "how",
+    [{}, {"EASYREMOTE_STANDBY": "true"}, {"EASYREMOTE_STANDBY": "true", "EASYREMOTE_STATE_KEYS": "10"}],
+    ids=["from the changelog", "from a standby", "from a standby's disk"],
+)
+def test_going_from_one_worker_to_three_and_back_under_load_changes_no_result(
+    settings: Settings, how: dict[str, str]
+) -> None:
     TopicAdmin(settings).ensure(declarations())
     readings = _readings()
     expected = _expected(readings)
-    environment = ENVIRONMENT | {"EASYREMOTE_STANDBY": standby}
+    environment = ENVIRONMENT | how
     workers = [start_worker(settings, **environment)]
     produced = threading.Event()
     try:

@@ -16,6 +16,7 @@ import org.apache.kafka.common.serialization.Serializer;
 import org.apache.kafka.streams.KafkaStreams;
 import org.apache.kafka.streams.StreamsBuilder;
 import org.apache.kafka.streams.StreamsConfig;
+import org.apache.kafka.streams.errors.StreamsUncaughtExceptionHandler.StreamThreadExceptionResponse;
 import org.apache.kafka.streams.kstream.Consumed;
 import org.apache.kafka.streams.kstream.EmitStrategy;
 import org.apache.kafka.streams.kstream.Grouped;
@@ -141,6 +142,11 @@ public final class Peer {
         config.put(StreamsConfig.consumerPrefix(ConsumerConfig.AUTO_OFFSET_RESET_CONFIG), "earliest");
         config.put(StreamsConfig.consumerPrefix(ConsumerConfig.MAX_POLL_RECORDS_CONFIG), 5_000);
         try (KafkaStreams streams = new KafkaStreams(builder.build(), config)) {
+            streams.setUncaughtExceptionHandler(error -> {
+                error.printStackTrace();
+                Runtime.getRuntime().halt(1);
+                return StreamThreadExceptionResponse.SHUTDOWN_CLIENT;
+            });
             streams.start();
             if (!progress.done.await(240, TimeUnit.SECONDS)) {
                 throw new IllegalStateException("of " + progress.expected + " readings " + progress.seen + " were taken");
