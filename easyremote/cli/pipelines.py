@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import typer
@@ -11,6 +12,8 @@ from easyremote.cli.told import told
 __all__ = ["app"]
 
 app = typer.Typer(help="Look at pipelines of one's own.", no_args_is_help=True)
+
+_NOWHERE = "127.0.0.1:9"
 
 Module = Annotated[str, typer.Argument(help="Python module that defines pipelines, as EASYREMOTE_PIPELINES names it.")]
 
@@ -28,6 +31,8 @@ def explain(
     from easyremote.pipelines.explaining import explain as explained
     from easyremote.pipelines.explaining import mermaid as picture
 
+    # A module that is a worker of its own asks where Kafka is when it is imported; what it does is not asked there.
+    os.environ.setdefault("EASYREMOTE_KAFKA", _NOWHERE)
     import_module(module, "the argument")
     if not registered:
         raise ConfigError(f"{module} defines no pipeline: end one with .to('topic')")

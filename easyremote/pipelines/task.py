@@ -45,7 +45,7 @@ class PipelineTask:
         self._sides = {namespace + source.topic: side for side, source in enumerate(pipeline.sources)}
         self._late, self._dead = (
             [
-                Place(namespace + to, namespace + source.topic, partition)
+                Place(namespace + to, namespace + source.topic, partition, pipeline.name)
                 for to, source in zip(names, pipeline.sources, strict=True)
             ]
             for names in ([one.late for one in pipeline.sources], [one.dead_letters for one in pipeline.sources])

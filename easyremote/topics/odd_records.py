@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Place", "TooLate", "dead_letter", "key_of", "late_record"]
 
+PIPELINE = "easyremote_pipeline"
+"""Header of late records and dead letters of a pipeline."""
+
 
 class TooLate(Protocol):
     """Why no window takes a record."""
@@ -32,11 +35,16 @@ class TooLate(Protocol):
 
 
 class Place(NamedTuple):
-    """Full name of the topic to write to, and where the record came from."""
+    """Full name of the topic to write to, where the record came from, and the pipeline that read it, if one did."""
 
     to: str
     topic: str
     partition: int
+    pipeline: str | None = None
+
+    def headers(self) -> list[tuple[str, bytes]]:
+        """Return what tells the pipeline: several may read a topic, and each has its own lateness."""
+        return [] if self.pipeline is None else [(PIPELINE, self.pipeline.encode())]
 
 
 def late_record(place: Place, message: Message, late: TooLate, window: tuple[int, int]) -> Output:
@@ -46,14 +54,15 @@ def late_record(place: Place, message: Message, late: TooLate, window: tuple[int
         window_start=window[0], window_end=window[1], lateness_ms=late.lateness_ms, reason=late.reason, source=source
     )
     record = msgspec.json.decode(message.value() or b"", type=dict[str, msgspec.Raw])
-    return Output(place.to, key_of(message), encode({**record, "lateness": lateness}))
+    headers = place.headers() or None
+    return Output(place.to, key_of(message), encode({**record, "lateness": lateness}), headers=headers)
 
 
 def dead_letter(place: Place, message: Message, error: Exception, node_id: str) -> Output:
     """Return a malformed record for its topic: byte for byte, with the reason in its headers."""
     origin = RecordRef(place.topic, place.partition, message.offset() or 0)
     headers = dead_letter_headers(headers_of(message), origin, error, Failure(node_id=node_id))
-    return Output(place.to, key_of(message), message.value(), headers=headers)
+    return Output(place.to, key_of(message), message.value(), headers=[*headers, *place.headers()])
 
 
 def key_of(message: Message) -> bytes | None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -55,3 +58,19 @@ def test_the_command_explains_the_pipelines_of_a_module(tmp_path: Path, monkeypa
         registered.update(before)
     assert "readings.explained" in told.output
     assert drawn.output.startswith("flowchart LR")
+
+
+def test_a_module_that_is_a_worker_of_its_own_is_explained_without_a_kafka(tmp_path: Path) -> None:
+    support = Path(__file__).parents[2] / "support"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("EASYREMOTE_")}
+    told = subprocess.run(
+        [Path(sys.executable).with_name("easyremote"), "pipelines", "explain", "joined"],
+        cwd=support,
+        env=environment | {"EASYREMOTE_DATA_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert told.returncode == 0, told.stderr
+    assert "paid" in told.stdout

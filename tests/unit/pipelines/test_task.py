@@ -136,3 +136,14 @@ def test_a_field_may_have_any_name() -> None:
     rows = [{"a b": "x", "class": 2, "the time": at} for at in (NOW - 5_000, NOW)]
     (closed,) = _records(_step(pipeline, rows), "u")
     assert (closed["a b"], closed["total"]) == ("x", 2.0)
+
+
+def test_late_records_and_dead_letters_name_their_pipeline() -> None:
+    windows = ORDERS.key_by("shop").window(Tumbling("1s"), lateness=0).aggregate(count=Count())
+    pipeline = windows.to("sums", name="mine", register=False)
+    outputs = _step(pipeline, [_row(1, NOW - 5_000), _row(1, NOW), _row(1, NOW - 5_000), b"{"])
+    odd = {one.topic: dict(one.headers or []) for one in outputs if one.topic != "ns-sums"}
+    assert {topic: headers["easyremote_pipeline"] for topic, headers in odd.items()} == {
+        "ns-orders.late": b"mine",
+        "ns-orders.dlq": b"mine",
+    }
