@@ -81,6 +81,10 @@ class Scratch:
             self._lock = (self.folder / _LOCK).open("w")
             fcntl.flock(self._lock, fcntl.LOCK_EX)
 
+    def new(self, kind: str, partition: int) -> Path:
+        """Return a folder in it that nobody has: what a partition had may be open still when it comes back."""
+        return Path(tempfile.mkdtemp(prefix=f"{kind}-{partition}-", dir=self.folder))
+
     def close(self) -> None:
         """Delete it."""
         shutil.rmtree(self.folder, ignore_errors=True)

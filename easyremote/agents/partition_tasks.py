@@ -181,12 +181,12 @@ class PartitionTasks(Generic[T]):
         task = self._make(number)
         if self._scratch is None:
             return _Partition(task)
-        shelf = DiskShelf(self._scratch.folder / f"shelf-{number}")
+        shelf = DiskShelf(self._scratch.new("shelf", number))
         task.rest_on(shelf, self._settings.state_keys)
         return _Partition(task, shelf=shelf)
 
     def _copy(self, number: int) -> Copy:
-        return Copy() if self._scratch is None else Copy(DiskCopy(self._scratch.folder / f"copy-{number}"))
+        return Copy() if self._scratch is None else Copy(DiskCopy(self._scratch.new("copy", number)))
 
     def _run(self) -> None:
         failed = False
@@ -225,7 +225,8 @@ class PartitionTasks(Generic[T]):
                     if held is not None:
                         held.close()
                 if self._standby is not None:
-                    self._standby.follow(event.partitions)
+                    # Those that were lost may have come back before this was heard.
+                    self._standby.follow([number for number in event.partitions if number not in self._restored])
 
     def _tick(self, tick: Tick, source: BatchSource[T]) -> None:
         now = now_ms()

@@ -25,6 +25,7 @@ _GIVE_UP_S = 30.0
 _TOLD_EACH_S = 2.0
 _AT_ONCE = 5_000
 _WAIT_S = 0.05
+_YIELD_S = 0.001
 _METADATA_S = 10.0
 
 
@@ -107,7 +108,7 @@ class Standby:
     """Keeps copies of the partitions of a changelog that this worker does not hold, so that it can take one over soon.
 
     Its thread reads all of them until `take` gives some away; `follow` begins anew with what this worker has handed
-    over.
+    over. If it cannot go on it has no copies, and what is taken over is read from the beginning.
 
     Parameters
     ----------
@@ -129,6 +130,7 @@ class Standby:
         self._make = make
         self._copies: dict[int, Copy] = {}
         self._lock = threading.Lock()
+        self._works = True
         self._stopping = threading.Event()
         self._consumer = _reader(settings)
         try:
@@ -153,7 +155,7 @@ class Standby:
     def follow(self, partitions: Sequence[int]) -> None:
         """Keep copies of partitions from here on."""
         with self._lock:
-            new = [number for number in partitions if number not in self._copies]
+            new = [number for number in partitions if self._works and number not in self._copies]
             self._copies |= {number: self._make(number) for number in new}
             if new:
                 self._consumer.incremental_assign([TopicPartition(self._topic, one, OFFSET_BEGINNING) for one in new])
@@ -175,11 +177,14 @@ class Standby:
                         elif copy is not None:
                             copy.take(message)
                 # Nobody who waits for the lock gets it from a thread that takes it again at once.
-                self._stopping.wait(0 if len(messages) == _AT_ONCE else _WAIT_S)
+                self._stopping.wait(_YIELD_S if len(messages) == _AT_ONCE else _WAIT_S)
         except Exception:  # who stands by is of no use then, and no harm: what is taken over is read from the topic
             log.exception("standing by has failed; state will be read when it is needed", topic=self._topic)
         finally:
-            self._consumer.close()
+            with self._lock:
+                self._works = False
+                self._copies.clear()
+                self._consumer.close()
 
 
 def _reader(settings: Settings) -> Consumer:

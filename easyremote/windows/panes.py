@@ -159,6 +159,7 @@ class Panes:
         slots = np.flatnonzero((rows["end"] != FREE) & np.isin(rows["series"], series))
         for place in zip(rows["series"][slots].tolist(), rows["start"][slots].tolist(), strict=True):
             del self._places[place]
+        self._touched.difference_update(slots.tolist())
         self.slots.release(slots)
 
     def pack(self, series: Ints) -> list[list[tuple[int, int, list[bytes]]]]:

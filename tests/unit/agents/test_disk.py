@@ -80,6 +80,16 @@ def test_what_a_killed_process_left_is_deleted_and_what_a_living_one_has_is_not(
     assert [one for one in tmp_path.iterdir() if one.is_dir()] == []
 
 
+def test_a_partition_that_comes_back_while_its_shelf_is_open_gets_another_one(tmp_path: Path) -> None:
+    scratch = Scratch(tmp_path)
+    first, second = (DiskShelf(scratch.new("shelf", 0)) for _ in range(2))
+    first.put([Rested(b"a", b"1", 0)])
+    assert (second.take(b"a"), first.take(b"a")) == (None, b"1")
+    for shelf in (first, second):
+        shelf.close()
+    scratch.close()
+
+
 def test_without_the_package_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "rocksdict", None)
     with pytest.raises(ConfigError, match=r"easyremote-kafka\[rocksdb\]"):
