@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -124,25 +125,15 @@ class ReadingsTask:
         self._kernel.rest(now_ms)
 
     def _aggregates_of(self, effects: Effects) -> list[Output]:
-        outputs = []
-        size_ms = self._windows.size_ms
-        for (device_id, metric), row in zip(effects.closed_keys, effects.closed.tolist(), strict=True):
-            start, count, total, lost, m2, least, most = row
-            exact = total + lost
-            aggregate = Aggregate(
-                device_id=device_id,
-                metric=metric,
-                window_start=start,
-                window_end=start + size_ms,
-                count=count,
-                sum=exact,
-                average=exact / count,
-                min=least,
-                max=most,
-                variance=m2 / count,
-            )
-            outputs.append(Output(self._aggregates, device_id.encode(), encode(aggregate)))
-        return outputs
+        closed = effects.closed
+        if not len(closed):
+            return []
+        devices, metrics = zip(*effects.closed_keys, strict=True)
+        start, count, exact = closed["start"], closed["count"], closed["sum"] + closed["lost"]
+        facts = (start, start + self._windows.size_ms, count, exact, exact / count, closed["min"], closed["max"])
+        columns = (column.tolist() for column in (*facts, closed["m2"] / count))
+        values = map(encode, map(Aggregate, devices, metrics, *columns))
+        return list(map(Output, repeat(self._aggregates), map(str.encode, devices), values))
 
     def _late_of(self, effects: Effects, arrived: Arrived) -> list[Output]:
         return [

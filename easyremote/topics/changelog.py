@@ -5,10 +5,19 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    Consumer,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # exported without saying so
 
 from easyremote.clock import monotonic_s
 from easyremote.errors import BrokerUnavailable, TopicError
@@ -54,7 +63,7 @@ def read_latest(settings: Settings, topic: str, partitions: Sequence[int]) -> di
     Raises
     ------
     BrokerUnavailable
-        If no broker answers for 30 s.
+        If no broker answers, or a transaction stays open, for 30 s.
     """
     copies = {number: Copy() for number in partitions}
     catch_up(settings, topic, copies)
@@ -62,7 +71,10 @@ def read_latest(settings: Settings, topic: str, partitions: Sequence[int]) -> di
 
 
 def catch_up(settings: Settings, topic: str, copies: Mapping[int, Copy]) -> int:
-    """Read partitions on to their committed end, each from where its copy stands; say how far it is every 2 s.
+    """Read partitions on to where they end now, each from where its copy stands; say how far it is every 2 s.
+
+    A transaction that is open there is waited for: that a group's offsets are decided does not say that the records of
+    the same transaction are, for the broker decides each partition by itself.
 
     Returns
     -------
@@ -72,12 +84,12 @@ def catch_up(settings: Settings, topic: str, copies: Mapping[int, Copy]) -> int:
     Raises
     ------
     BrokerUnavailable
-        If no broker answers for 30 s.
+        If no broker answers, or a transaction stays open, for 30 s.
     TopicError
         If the topic cannot be read.
     """
+    behind = _ends(settings, topic, tuple(copies))
     consumer = _reader(settings)
-    behind = set(copies)
     read, began = 0, monotonic_s()
     heard = told = began
     try:
@@ -88,13 +100,17 @@ def catch_up(settings: Settings, topic: str, copies: Mapping[int, Copy]) -> int:
             if messages:
                 heard = now
             elif now - heard > _GIVE_UP_S:
-                raise BrokerUnavailable(f"{topic} cannot be read: no Kafka answers for {_GIVE_UP_S:g} s")
+                raise BrokerUnavailable(
+                    f"{topic} cannot be read: for {_GIVE_UP_S:g} s no Kafka answers, or a transaction stays open"
+                )
             for message in messages:
                 if message.error() is None:
                     copies[message.partition() or 0].take(message)
                     read += 1
                 elif _is_end(consumer, message, copies):
-                    behind.discard(message.partition() or 0)
+                    number = message.partition() or 0
+                    if (message.offset() or 0) >= behind.get(number, 0):
+                        behind.pop(number, None)
             if behind and now - told > _TOLD_EACH_S:
                 told = now
                 left = sum(_left(consumer, topic, number, copies[number]) for number in behind)
@@ -200,6 +216,23 @@ def _reader(settings: Settings) -> Consumer:
             "fetch.queue.backoff.ms": 5,
         }
     )
+
+
+def _ends(settings: Settings, topic: str, partitions: Sequence[int]) -> dict[int, int]:
+    """Return where partitions end, records of open transactions included."""
+    client = AdminClient(confluent_config(settings))
+    newest: Any = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # Any: the package types it as it may be None
+    told = client.list_offsets(
+        {TopicPartition(topic, number): newest for number in partitions},
+        isolation_level=IsolationLevel.READ_UNCOMMITTED,
+        request_timeout=_GIVE_UP_S,
+    )
+    try:
+        return {place.partition: future.result(_GIVE_UP_S + 1).offset for place, future in told.items()}
+    except KafkaException as error:
+        if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+            raise TopicError(f"{topic} cannot be read: {error}") from error
+        raise BrokerUnavailable(f"{topic} cannot be read: {error}") from error
 
 
 def _is_end(consumer: Consumer, message: Message, copies: Mapping[int, Copy]) -> bool:

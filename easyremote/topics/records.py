@@ -260,7 +260,7 @@ class RecordRef(Struct, frozen=True):
     offset: int
 
 
-class Aggregate(Struct, frozen=True, kw_only=True, gc=False):
+class Aggregate(Struct, frozen=True, gc=False):
     """Value of a record on `aggregates`: a window `[window_start, window_end)` (ms, UTC) of one series.
 
     `variance` is the population's, in the square of the value's unit.

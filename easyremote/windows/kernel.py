@@ -146,11 +146,9 @@ class Kernel:
         self._since_ms = now_ms if self._since_ms is None else self._since_ms
         if self._resting is not None:
             self._resting.wake(now_ms)
-        silent = [
-            number
-            for number in self._open.of_series
-            if now_ms - max(int(self._series["seen_ms"][number]), self._since_ms) >= self._event_time.idle_ms
-        ]
+        holding = np.fromiter(self._open.of_series, np.int64, len(self._open.of_series))
+        heard = np.maximum(self._series["seen_ms"][holding], self._since_ms)
+        silent = holding[now_ms - heard >= self._event_time.idle_ms].tolist()
         due = []
         for number in silent:
             starts = sorted(self._open.of_series[number])
@@ -213,8 +211,8 @@ class Kernel:
         """Return the state of some series."""
         rows, size = self._series[numbers].tobytes(), SERIES.itemsize
         return [
-            _FORMAT + rows[place * size : (place + 1) * size] + self._open.rows_of(number).tobytes()
-            for place, number in enumerate(numbers)
+            _FORMAT + rows[place * size : (place + 1) * size] + windows
+            for place, windows in enumerate(self._open.packed(numbers))
         ]
 
     def _watermarks(  # the columns of the batch

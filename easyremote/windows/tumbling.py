@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -25,6 +27,8 @@ WINDOW = np.dtype(
 )
 """State of one window; `lost` is what rounding has taken from `sum`, `m2` the sum of squared deviations."""
 
+_EMPTY = np.array((0, 0, 0.0, 0.0, 0.0, np.inf, -np.inf), WINDOW)
+_NONE: Mapping[int, int] = {}
 Rows = npt.NDArray[Any]  # Any: a structured array has no static type for its fields
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -161,18 +165,29 @@ class OpenWindows:
         self._free.extend(places)
         return rows
 
-    def rows_of(self, series: int) -> Rows:
-        """Return a copy of a series' open windows."""
-        return self.rows[list(self.of_series.get(series, {}).values())]
+    def packed(self, series: Sequence[int]) -> list[bytes]:
+        """Return the bytes of each of some series' open windows."""
+        held = [self.of_series.get(number, _NONE).values() for number in series]
+        rows = self.rows[[place for places in held for place in places]].tobytes()
+        ends = np.cumsum([0, *map(len, held)]) * WINDOW.itemsize
+        return [rows[begin:end] for begin, end in pairwise(ends.tolist())]
 
     def _places(self, groups: Groups) -> Ints:
-        places = []
+        places, opened = [], []
         of_series = self.of_series
-        for series, start in zip(groups.series.tolist(), groups.start.tolist(), strict=True):
+        for number, (series, start) in enumerate(zip(groups.series.tolist(), groups.start.tolist(), strict=True)):
             held = of_series.get(series)
             place = None if held is None else held.get(start)
-            places.append(self._open(series, start) if place is None else place)
-        return np.array(places, np.int64)
+            if place is None:
+                place = self._open(series, start)
+                opened.append(number)
+            places.append(place)
+        found = np.array(places, np.int64)
+        if opened:
+            fresh = np.full(len(opened), _EMPTY)
+            fresh["start"] = groups.start[opened]
+            self.rows[found[opened]] = fresh
+        return found
 
     def _open(self, series: int, start: int) -> int:
         if not self._free:
@@ -180,6 +195,5 @@ class OpenWindows:
             self.rows = np.concatenate([self.rows, np.zeros(size, WINDOW)])
             self._free.extend(range(2 * size - 1, size - 1, -1))
         place = self._free.pop()
-        self.rows[place] = (start, 0, 0.0, 0.0, 0.0, np.inf, -np.inf)
         self.of_series.setdefault(series, {})[start] = place
         return place

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 from easyremote.settings import Settings
 from easyremote.topics import changelog
@@ -84,6 +86,23 @@ def test_who_stands_by_has_little_left_to_read(settings: Settings, topic: str) -
         _await(standby, 0, {b"b", b"c"})
     finally:
         standby.close()
+
+
+def test_an_open_transaction_is_waited_for_and_what_it_holds_is_read(settings: Settings, topic: str) -> None:
+    # As when its offsets are decided and its records are not yet: state would be older than the group's offsets.
+    _write(settings, topic, {b"position": b"1"})
+    for decide, position in (("commit_transaction", b"2"), ("abort_transaction", b"2")):
+        producer = Producer({"bootstrap.servers": settings.bootstrap_servers(), "transactional.id": topic})
+        producer.init_transactions(30)
+        producer.begin_transaction()
+        producer.produce(topic, b"2" if decide == "commit_transaction" else b"3", b"position", 0)
+        assert producer.flush(30) == 0
+        with ThreadPoolExecutor(1) as pool:
+            reading = pool.submit(read_latest, settings, topic, [0])
+            with pytest.raises(TimeoutError):
+                reading.result(1.0)
+            getattr(producer, decide)(30)
+            assert reading.result(30)[0] == {b"position": position}
 
 
 def test_a_changelog_that_was_made_anew_is_not_taken_for_the_old_one(settings: Settings, topic: str) -> None:
