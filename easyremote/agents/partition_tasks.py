@@ -147,7 +147,7 @@ class PartitionTasks(Generic[T]):
 
     def restore(self, partitions: tuple[int, ...]) -> dict[tuple[str, int], int]:
         """Read the state of partitions from the changelog; return where to go on reading, where it says so."""
-        # Whoever held them may have a transaction open: once the offsets are stable it is decided.
+        # Whoever held them may have a transaction open: its offsets are decided here, its records are waited for below.
         committed_offsets(self._settings, self._names.group, [(self._names.topics[0], number) for number in partitions])
         began = monotonic_s()
         standby = self._standby

@@ -330,6 +330,8 @@ def has_ended(process: psutil.Process, timeout_s: float) -> bool:
             process.wait(_LOOK_S)
         except psutil.TimeoutExpired:
             if process.status() == psutil.STATUS_ZOMBIE:
+                with contextlib.suppress(psutil.TimeoutExpired):
+                    process.wait(0)  # a child of this process is looked after here
                 return True
             if monotonic_s() > deadline:
                 return False
