@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
@@ -31,9 +33,8 @@ def explain(
     from easyremote.pipelines.explaining import explain as explained
     from easyremote.pipelines.explaining import mermaid as picture
 
-    # A module that is a worker of its own asks where Kafka is when it is imported; what it does is not asked there.
-    os.environ.setdefault("EASYREMOTE_KAFKA", _NOWHERE)
-    import_module(module, "the argument")
+    with _some_kafka():
+        import_module(module, "the argument")
     if not registered:
         raise ConfigError(f"{module} defines no pipeline: end one with .to('topic')")
     if mermaid:
@@ -47,3 +48,16 @@ def explain(
         for what, how in explained(pipeline):
             table.add_row(what, how)
         Console(soft_wrap=True).print(table)
+
+
+@contextmanager
+def _some_kafka() -> Iterator[None]:
+    """Name a Kafka where none is: a module that is a worker of its own asks for one, but what it does is not there."""
+    if "EASYREMOTE_KAFKA" in os.environ:
+        yield
+        return
+    os.environ["EASYREMOTE_KAFKA"] = _NOWHERE
+    try:
+        yield
+    finally:
+        del os.environ["EASYREMOTE_KAFKA"]
