@@ -42,24 +42,6 @@ def need_rocksdict() -> Any:  # Any: a module of an optional package
     return rocksdict
 
 
-def _open(folder: Path) -> Rdict:
-    rocksdict = need_rocksdict()
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    options = rocksdict.Options(raw_mode=True)
-    options.create_if_missing(True)
-    # Most keys that are asked for are new ones, which a filter tells without a read.
-    blocks = rocksdict.BlockBasedOptions()
-    blocks.set_bloom_filter(10, False)
-    options.set_block_based_table_factory(blocks)
-    database: Rdict = rocksdict.Rdict(str(folder), options)
-    # What is here is worth nothing after a crash, so nothing is logged ahead.
-    writes = rocksdict.WriteOptions()
-    writes.disable_wal = True
-    database.set_write_options(writes)
-    return database
-
-
 class Scratch:
     """A folder of this process alone; those whose process has died are deleted when another one is made.
 
@@ -102,8 +84,8 @@ def _is_left(folder: Path) -> bool:
     return True
 
 
-class DiskCopy(MutableMapping[bytes, bytes]):
-    """The last value of each key of a changelog's partition, while a task is restored from it.
+class _Database:
+    """A database that is new, and deleted when it is closed.
 
     Parameters
     ----------
@@ -113,7 +95,34 @@ class DiskCopy(MutableMapping[bytes, bytes]):
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._data = _open(folder)
+        self._data = _opened(folder)
+
+    def close(self) -> None:
+        """Delete it."""
+        self._data.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _opened(folder: Path) -> Rdict:
+    rocksdict = need_rocksdict()
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    options = rocksdict.Options(raw_mode=True)
+    options.create_if_missing(True)
+    # Most keys that are asked for are new ones, which a filter tells without a read.
+    blocks = rocksdict.BlockBasedOptions()
+    blocks.set_bloom_filter(10, False)
+    options.set_block_based_table_factory(blocks)
+    database: Rdict = rocksdict.Rdict(str(folder), options)
+    # What is here is worth nothing after a crash, so nothing is logged ahead.
+    writes = rocksdict.WriteOptions()
+    writes.disable_wal = True
+    database.set_write_options(writes)
+    return database
+
+
+class DiskCopy(_Database, MutableMapping[bytes, bytes]):
+    """The last value of each key of a changelog's partition, while a task is restored from it."""
 
     def __getitem__(self, key: bytes) -> bytes:
         value: bytes | None = self._data.get(key)
@@ -138,26 +147,14 @@ class DiskCopy(MutableMapping[bytes, bytes]):
     def clear(self) -> None:
         """Forget everything."""
         self.close()
-        self._data = _open(self._folder)
-
-    def close(self) -> None:
-        """Delete it."""
-        self._data.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._data = _opened(self._folder)
 
 
-class DiskShelf:
-    """Keys of one partition that rest until a record of theirs comes or their time has: `easyremote.windows.Shelf`.
-
-    Parameters
-    ----------
-    folder : Path
-        What is there is deleted; it is made anew.
-    """
+class DiskShelf(_Database):
+    """Keys of one partition that rest until a record of theirs comes or their time has: `easyremote.windows.Shelf`."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._data = _open(folder)
+        super().__init__(folder)
         self._batch: type[Any] = need_rocksdict().WriteBatch  # Any: the package's own class
 
     def put(self, rested: Iterable[Rested]) -> None:
@@ -188,8 +185,3 @@ class DiskShelf:
                 break
             keys.append(entry[1 + _NUMBER_BYTES :])
         return [(key, self.take(key) or b"") for key in keys]
-
-    def close(self) -> None:
-        """Delete it."""
-        self._data.close()
-        shutil.rmtree(self._folder, ignore_errors=True)

@@ -22,7 +22,7 @@ from easyremote.topics.transactions import MembershipChanged, Transactions, comm
 
 if TYPE_CHECKING:
     from easyremote.settings import Settings
-    from easyremote.windows.resting import Shelf
+    from easyremote.windows.resting import Resting
 
 __all__ = ["Names", "PartitionTasks", "Task"]
 
@@ -55,12 +55,9 @@ class Task(Protocol[T]):
         """Put back what `changes` gave."""
         ...
 
-    def rest_on(self, shelf: Shelf, most: int) -> None:
-        """Have memory hold no more than so many keys, or what is needed at once; the others rest on a shelf."""
-        ...
-
-    def rest(self, now_ms: int) -> None:
-        """Let the keys rest that memory has no room for, once what `changes` gave is committed."""
+    @property
+    def resting(self) -> Resting | None:
+        """What moves keys out of memory and back; None: no state is kept."""
         ...
 
 
@@ -87,6 +84,11 @@ class _Partition(Generic[T]):
     next_offsets: dict[str, int] = field(default_factory=dict)
     """Of each topic."""
     shelf: DiskShelf | None = None
+
+    def rest(self) -> None:
+        """Let the keys rest that memory has no room for, once all is committed."""
+        if self.task.resting is not None:
+            self.task.resting.rest(now_ms())
 
     def close(self) -> None:
         """Let the disk go."""
@@ -163,7 +165,7 @@ class PartitionTasks(Generic[T]):
             for count, (key, content) in enumerate(latest.items(), 1):
                 restored.task.restore(key, content)
                 if count % _RESTS_EACH == 0:
-                    restored.task.rest(now_ms())
+                    restored.rest()
             keys += len(latest)
             if isinstance(latest, DiskCopy):
                 latest.close()
@@ -179,10 +181,10 @@ class PartitionTasks(Generic[T]):
 
     def _partition(self, number: int) -> _Partition[T]:
         task = self._make(number)
-        if self._scratch is None:
+        if self._scratch is None or task.resting is None:
             return _Partition(task)
         shelf = DiskShelf(self._scratch.new("shelf", number))
-        task.rest_on(shelf, self._settings.state_keys)
+        task.resting.on(shelf, self._settings.state_keys)
         return _Partition(task, shelf=shelf)
 
     def _copy(self, number: int) -> Copy:
@@ -263,7 +265,7 @@ class PartitionTasks(Generic[T]):
             source.commit({number: Place(at) for (topic, number), at in offsets.items() if topic == source.topic})
         for held in self._held.values():
             held.outputs, held.next_offsets = [], {}
-            held.task.rest(now_ms())
+            held.rest()
 
 
 def _delivery(settings: Settings, names: Names) -> Delivery:

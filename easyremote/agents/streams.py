@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from confluent_kafka import Message
 
     from easyremote.settings import Settings
-    from easyremote.windows.resting import Shelf
     from easyremote.windows.zscore import Anomalies
 
 __all__ = ["Arrived", "ReadingsTask", "decode_readings", "readings_streams"]
@@ -89,6 +88,7 @@ class ReadingsTask:
         event_time = EventTime(round(settings.lateness_s * 1000), round(settings.idle_s * 1000))
         self._detector = ZScore(settings.z_threshold) if settings.z_threshold > 0 else None
         self._kernel = Kernel(self._windows, event_time, self._detector)
+        self.resting = self._kernel.resting
 
     def step(self, batch: Batch[Arrived], now_ms: int) -> list[Output]:
         """Take a batch in; return aggregates, late readings, alerts and dead letters."""
@@ -115,14 +115,6 @@ class ReadingsTask:
     def restore(self, key: bytes, content: bytes) -> None:
         """Put a series back from the changelog."""
         self._kernel.restore(key, content)
-
-    def rest_on(self, shelf: Shelf, most: int) -> None:
-        """Have memory hold no more than so many series, or what is needed at once; the others rest on a shelf."""
-        self._kernel.rest_on(shelf, most)
-
-    def rest(self, now_ms: int) -> None:
-        """Let the series rest that memory has no room for, once what `changes` gave is committed."""
-        self._kernel.rest(now_ms)
 
     def _aggregates_of(self, effects: Effects) -> list[Output]:
         closed = effects.closed

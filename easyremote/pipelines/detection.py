@@ -13,7 +13,6 @@ from easyremote.topics.records import RecordRef
 from easyremote.topics.wire import uuid7
 from easyremote.windows import Rows
 from easyremote.windows.detectors import Alerted, AlertRule, Detecting, Detector
-from easyremote.windows.resting import Shelf
 
 __all__ = ["Detection"]
 
@@ -57,6 +56,7 @@ class _DetectionKernel:
         self._origin = origin
         self._asked = asked
         self._detecting = Detecting(asked.detector, asked.rule, asked.column)
+        self.resting = self._detecting.resting
 
     def step(self, side: int, rows: Rows, now_ms: int) -> Told:
         effects = self._detecting.step(rows, now_ms)
@@ -71,12 +71,6 @@ class _DetectionKernel:
 
     def restore(self, key: bytes, content: bytes) -> None:
         self._detecting.restore(key, content)
-
-    def rest_on(self, shelf: Shelf, most: int) -> None:
-        self._detecting.rest_on(shelf, most)
-
-    def rest(self, now_ms: int) -> None:
-        self._detecting.rest()
 
     def _records(self, alerts: Sequence[Alerted]) -> list[Result]:
         return [Result(one.key, self._record(one)) for one in alerts]

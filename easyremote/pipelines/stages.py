@@ -13,7 +13,7 @@ from easyremote.windows import EventTime, Join, JoinResult, Late, Rows, WindowRe
 from easyremote.windows.aggregates import Aggregate
 from easyremote.windows.assigners import Assigner
 from easyremote.windows.joining import JOINED
-from easyremote.windows.resting import Shelf
+from easyremote.windows.resting import Resting
 from easyremote.windows.windowed import Emission, Windowed
 
 __all__ = ["Joining", "Origin", "Passing", "Result", "Stage", "StageKernel", "Told", "Windowing"]
@@ -66,12 +66,9 @@ class StageKernel(Protocol):
         """Put back what `changes` gave."""
         ...
 
-    def rest_on(self, shelf: Shelf, most: int) -> None:
-        """Have memory hold no more than so many keys, or what is needed at once."""
-        ...
-
-    def rest(self, now_ms: int) -> None:
-        """Let the keys rest that memory has no room for."""
+    @property
+    def resting(self) -> Resting | None:
+        """What moves keys out of memory and back; None: no state is kept."""
         ...
 
 
@@ -114,6 +111,8 @@ class Passing:
 
 
 class _PassingKernel:
+    resting = None
+
     def step(self, side: int, rows: Rows, now_ms: int) -> Told:
         records = rows.columns[JOINED].tolist()
         pairs = enumerate(zip(rows.keys, records, strict=True))
@@ -127,12 +126,6 @@ class _PassingKernel:
 
     def restore(self, key: bytes, content: bytes) -> None:
         raise ValueError(f"no state is kept, and {key!r} has {len(content)} bytes of it")
-
-    def rest_on(self, shelf: Shelf, most: int) -> None:
-        """Nothing is kept."""
-
-    def rest(self, now_ms: int) -> None:
-        """Nothing is kept."""
 
 
 @dataclass(frozen=True)
@@ -187,6 +180,7 @@ class _WindowingKernel:
         self._key_fields = len(key)
         self._encode = msgspec.json.Encoder().encode
         self._windowed = windowed
+        self.resting = windowed.resting
 
     def step(self, side: int, rows: Rows, now_ms: int) -> Told:
         effects = self._windowed.step(rows, now_ms)
@@ -200,12 +194,6 @@ class _WindowingKernel:
 
     def restore(self, key: bytes, content: bytes) -> None:
         self._windowed.restore(key, content)
-
-    def rest_on(self, shelf: Shelf, most: int) -> None:
-        self._windowed.rest_on(shelf, most)
-
-    def rest(self, now_ms: int) -> None:
-        self._windowed.rest(now_ms)
 
     def _records(self, told: WindowResults) -> list[Result]:
         if not len(told):
@@ -245,6 +233,7 @@ class _JoiningKernel:
     def __init__(self, key: tuple[str, ...], join: Join) -> None:
         self._key = key[0] if len(key) == 1 else list(key)
         self._join = join
+        self.resting = join.resting
 
     def step(self, side: int, rows: Rows, now_ms: int) -> Told:
         effects = self._join.step(side, rows, now_ms)
@@ -258,12 +247,6 @@ class _JoiningKernel:
 
     def restore(self, key: bytes, content: bytes) -> None:
         self._join.restore(key, content)
-
-    def rest_on(self, shelf: Shelf, most: int) -> None:
-        self._join.rest_on(shelf, most)
-
-    def rest(self, now_ms: int) -> None:
-        self._join.rest(now_ms)
 
     def _records(self, results: Iterable[JoinResult]) -> list[Result]:
         return [

@@ -17,7 +17,6 @@ from easyremote.topics.odd_records import Place, dead_letter, key_of, late_recor
 if TYPE_CHECKING:
     from confluent_kafka import Message
 
-    from easyremote.windows.resting import Shelf
 
 __all__ = ["PipelineTask"]
 
@@ -51,6 +50,7 @@ class PipelineTask:
             for names in ([one.late for one in pipeline.sources], [one.dead_letters for one in pipeline.sources])
         )
         self._kernel = pipeline.stage.kernel(pipeline.key, Origin(namespace + pipeline.sources[0].topic, partition))
+        self.resting = self._kernel.resting
 
     def step(self, batch: Batch[Decoded], now_ms: int) -> list[Output]:
         """Take a batch in; return results, late records and dead letters."""
@@ -81,14 +81,6 @@ class PipelineTask:
     def restore(self, key: bytes, content: bytes) -> None:
         """Put a key back from the changelog."""
         self._kernel.restore(key, content)
-
-    def rest_on(self, shelf: Shelf, most: int) -> None:
-        """Have memory hold no more than so many keys, or what is needed at once; the others rest on a shelf."""
-        self._kernel.rest_on(shelf, most)
-
-    def rest(self, now_ms: int) -> None:
-        """Let the keys rest that memory has no room for, once what `changes` gave is committed."""
-        self._kernel.rest(now_ms)
 
     def _told(self, results: Iterable[Result], messages: Sequence[Message]) -> list[Output]:
         outputs = []

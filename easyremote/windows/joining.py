@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from easyremote.windows.assigners import EventTime
 from easyremote.windows.keys import Keys, of_another_form
-from easyremote.windows.resting import NEVER, Resting, Shelf, earliest
+from easyremote.windows.resting import NEVER, Resting, earliest
 from easyremote.windows.rows import Key, Late, Rows
 from easyremote.windows.sides import Packed, Side
 from easyremote.windows.watermarks import FUTURE_MS, Watermarks
@@ -75,7 +75,7 @@ class Join(ABC):
         self._changed: set[int] = set()
         self._gone: list[Key] = []
         self._forget_at_ms = 0
-        self._resting: Resting | None = None
+        self.resting = Resting(self._keys, self.restore, self._let_go)
 
     @property
     def held(self) -> int:
@@ -119,14 +119,13 @@ class Join(ABC):
             records = rows.columns[JOINED][taken[order]]
             arrived = Arrived(series[order], event_ms[order], rows.offsets[taken[order]], records)
             results = self._arrive(side, arrived)
-        if self._resting is not None and not self._marks[0].by_key:
-            self._resting.wake(max(marks.limit() for marks in self._marks))
+        if not self._marks[0].by_key:
+            self.resting.wake(max(marks.limit() for marks in self._marks))
         return JoinEffects(results + self._expire(), late)
 
     def close_idle(self, now_ms: int) -> list[JoinResult]:
         """Let go what waits for a side that is silent; forget keys silent for a week."""
-        if self._resting is not None:
-            self._resting.wake(self._wakes_at(now_ms))
+        self.resting.wake(self._wakes_at(now_ms))
         for side in (0, 1):
             waiting, until = self._waits_for(side)
             silent = self._marks[side].silent(waiting, now_ms) & (until > self._marks[side].limits(waiting))
@@ -175,15 +174,7 @@ class Join(ABC):
             for marks, one in zip(self._marks, packed_marks, strict=True):
                 marks.restore(one, number)
 
-    def rest_on(self, shelf: Shelf, most: int) -> None:
-        """Have memory hold no more than so many keys, or what is needed at once; the others rest on a shelf."""
-        self._resting = Resting(shelf, most, self._keys, self.restore)
-
-    def rest(self, now_ms: int) -> None:
-        """Let the keys rest that memory has no room for; nothing may have changed since `changes`."""
-        numbers = np.zeros(0, np.int64) if self._resting is None else self._resting.surplus()
-        if self._resting is None or not len(numbers):
-            return
+    def _let_go(self, numbers: Ints, now_ms: int) -> tuple[list[bytes], Ints]:
         wakes = earliest(numbers, *self._due_at())
         if self._marks[0].by_key:
             silent_at = np.minimum(*(marks.silent_at(numbers, now_ms) for marks in self._marks))
@@ -192,7 +183,7 @@ class Join(ABC):
         contents = [self._content(number) or b"" for number in numbers.tolist()]
         for side in self._sides:
             side.remove(np.isin(side.rows["series"], numbers))
-        self._resting.put(numbers, contents, wakes)
+        return contents, wakes
 
     def _content(self, number: int) -> bytes | None:
         """Return the state of a series; None if it has none that would have to be kept."""

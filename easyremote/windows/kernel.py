@@ -13,7 +13,7 @@ from easyremote.errors import WindowError
 from easyremote.windows.assigners import EventTime, Tumbling
 from easyremote.windows.keys import Keys
 from easyremote.windows.readings import Readings
-from easyremote.windows.resting import Resting, Shelf
+from easyremote.windows.resting import Resting
 from easyremote.windows.tumbling import WINDOW, OpenWindows, group_by_window
 from easyremote.windows.zscore import BASELINE, Anomalies, ZScore
 
@@ -80,10 +80,10 @@ class Kernel:
         self._changed: set[int] = set()
         self._gone: list[tuple[Any, ...]] = []
         self._since_ms: int | None = None
-        self._resting: Resting | None = None
+        self.resting = Resting(self._keys, self.restore, self._let_go)
 
     @property
-    def series(self) -> int:
+    def keys(self) -> int:
         """How many series it knows."""
         return len(self._keys)
 
@@ -144,8 +144,7 @@ class Kernel:
         """Close the windows of series that are silent, and forget series that have been silent for a week."""
         # While no process ran nobody can have heard anything: silence counts from when this one first asked.
         self._since_ms = now_ms if self._since_ms is None else self._since_ms
-        if self._resting is not None:
-            self._resting.wake(now_ms)
+        self.resting.wake(now_ms)
         holding = np.fromiter(self._open.of_series, np.int64, len(self._open.of_series))
         heard = np.maximum(self._series["seen_ms"][holding], self._since_ms)
         silent = holding[now_ms - heard >= self._event_time.idle_ms].tolist()
@@ -188,24 +187,16 @@ class Kernel:
         for row in np.frombuffer(content, WINDOW, offset=1 + size):
             self._open.add(number, row)
 
-    def rest_on(self, shelf: Shelf, most: int) -> None:
-        """Have memory hold no more than so many series, or what is needed at once; the others rest on a shelf."""
-        self._resting = Resting(shelf, most, self._keys, self.restore)
-
-    def rest(self, now_ms: int) -> None:
-        """Let the series rest that memory has no room for; nothing may have changed since `changes`."""
-        numbers = np.zeros(0, np.int64) if self._resting is None else self._resting.surplus()
-        if self._resting is None or not len(numbers):
-            return
+    def _let_go(self, numbers: npt.NDArray[np.int64], now_ms: int) -> tuple[list[bytes], npt.NDArray[np.int64]]:
         contents = self._contents(numbers.tolist())
-        seen = self._series["seen_ms"][numbers]
+        seen: npt.NDArray[np.int64] = self._series["seen_ms"][numbers]
         wakes = seen + _FORGET_MS
         held = self._open.of_series
         for place, number in enumerate(numbers.tolist()):
             if number in held:
                 wakes[place] = max(int(seen[place]), self._since_ms or now_ms) + self._event_time.idle_ms
                 self._open.take_out([(number, start) for start in list(held[number])])
-        self._resting.put(numbers, contents, wakes)
+        return contents, wakes
 
     def _contents(self, numbers: list[int]) -> list[bytes]:
         """Return the state of some series."""

@@ -50,35 +50,45 @@ class Shelf(Protocol):
 
 
 class Resting:
-    """Moves the keys of a kernel to a shelf and back.
+    """Moves the keys of a kernel to a shelf and back; until it is given a shelf, none of them moves.
 
     Parameters
     ----------
-    shelf : Shelf
-        Where they rest.
-    most : int
-        Keys that memory holds.
     keys : Keys
         Those of the kernel.
     restore : callable
         The kernel's: `(key, content)` as in the changelog.
+    let_go : callable
+        `(numbers, now_ms) -> (contents, wakes)`: the kernel gives up what it holds of keys, by their numbers, rising; it
+        returns that, as in the changelog, and when each must be woken.
     """
 
-    def __init__(self, shelf: Shelf, most: int, keys: Keys, restore: Callable[[bytes, bytes], None]) -> None:
-        self._shelf = shelf
-        self._most = most
+    def __init__(
+        self,
+        keys: Keys,
+        restore: Callable[[bytes, bytes], None],
+        let_go: Callable[[Ints, int], tuple[Sequence[bytes], Ints]],
+    ) -> None:
         self._keys = keys
         self._restore = restore
-        keys.look_elsewhere(self._recall)
+        self._let_go = let_go
+        self._shelf: Shelf | None = None
+        self._most = 0
 
-    def surplus(self) -> Ints:
-        """Return the numbers of the keys that should rest, those that were longest without a record; rising."""
-        if len(self._keys) <= self._most:
-            return np.zeros(0, np.int64)
-        return self._keys.longest_unused(len(self._keys) - int(self._most * _LEAVES))
+    def on(self, shelf: Shelf, most: int) -> None:
+        """Have memory hold no more than so many keys, or what is needed at once; the others rest on a shelf."""
+        self._shelf, self._most = shelf, most
+        self._keys.look_elsewhere(self._recall)
 
-    def put(self, numbers: Ints, contents: Sequence[bytes], wakes: Ints) -> None:
-        """Let keys rest; their numbers are free then."""
+    def rest(self, now_ms: int) -> None:
+        """Let the keys rest that were longest without a record, if memory has no room for them.
+
+        What the kernel's `changes` gave must be committed, and nothing have changed since.
+        """
+        if self._shelf is None or len(self._keys) <= self._most:
+            return
+        numbers = self._keys.longest_unused(len(self._keys) - int(self._most * _LEAVES))
+        contents, wakes = self._let_go(numbers, now_ms)
         packed = zip(self._keys.of(numbers.tolist()), contents, wakes.tolist(), strict=True)
         self._shelf.put([Rested(msgspec.json.encode(key), content, wake) for key, content, wake in packed])
         for number in numbers.tolist():
@@ -86,12 +96,13 @@ class Resting:
 
     def wake(self, limit: int) -> None:
         """Put keys back whose time has come."""
-        for key, content in self._shelf.due(limit, max(self._most, _AT_ONCE)):
-            self._restore(key, content)
+        if self._shelf is not None:
+            for key, content in self._shelf.due(limit, max(self._most, _AT_ONCE)):
+                self._restore(key, content)
 
     def _recall(self, key: Key) -> None:
         packed = msgspec.json.encode(key)
-        content = self._shelf.take(packed)
+        content = None if self._shelf is None else self._shelf.take(packed)
         if content is not None:
             self._restore(packed, content)
 

@@ -15,7 +15,7 @@ from easyremote.windows.assigners import Assigner, EventTime, Hopping, Session, 
 from easyremote.windows.buffers import Counted, Slid
 from easyremote.windows.keys import Keys, of_another_form
 from easyremote.windows.panes import Panes
-from easyremote.windows.resting import NEVER, Resting, Shelf
+from easyremote.windows.resting import NEVER, Resting
 from easyremote.windows.rows import Closed, Key, Late, Rows, WindowResults
 from easyremote.windows.sessions import Sessions
 from easyremote.windows.watermarks import FUTURE_MS, Watermarks
@@ -92,7 +92,7 @@ class Windowed:
         self._changed: set[int] = set()
         self._gone: list[Key] = []
         self._forget_at_ms = 0
-        self._resting: Resting | None = None
+        self.resting = Resting(self._keys, self.restore, self._let_go)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -135,14 +135,13 @@ class Windowed:
             rows, series = rows.chosen(in_time), series[in_time]
         if len(series):
             self._state.add(series, rows.event_ms, rows.offsets, rows.columns)
-        if self._resting is not None and not self._watermarks.by_key:
-            self._resting.wake(self._watermarks.limit())
+        if not self._watermarks.by_key:
+            self.resting.wake(self._watermarks.limit())
         return WindowedEffects(self._results(), late)
 
     def close_idle(self, now_ms: int) -> WindowResults:
         """Close the windows of keys, or of the partition, that are silent; forget keys silent for a week."""
-        if self._resting is not None:
-            self._resting.wake(self._wakes_at(now_ms))
+        self.resting.wake(self._wakes_at(now_ms))
         series, ends = self._state.open_ends()
         silent = self._watermarks.silent(series, now_ms)
         if silent.any():
@@ -187,15 +186,7 @@ class Windowed:
             self._watermarks.restore(mark, number)
         self._revisions.update({(number, end): revision for end, revision in told})
 
-    def rest_on(self, shelf: Shelf, most: int) -> None:
-        """Have memory hold no more than so many keys, or what is needed at once; the others rest on a shelf."""
-        self._resting = Resting(shelf, most, self._keys, self.restore)
-
-    def rest(self, now_ms: int) -> None:
-        """Let the keys rest that memory has no room for; nothing may have changed since `changes`."""
-        numbers = np.zeros(0, np.int64) if self._resting is None else self._resting.surplus()
-        if self._resting is None or not len(numbers):
-            return
+    def _let_go(self, numbers: Ints, now_ms: int) -> tuple[list[bytes], Ints]:
         wakes = self._state.wakes(numbers)
         if self._watermarks.by_key:
             is_open, seen = np.isin(numbers, self._state.open_ends()[0]), self._watermarks.seen_ms(numbers)
@@ -204,7 +195,7 @@ class Windowed:
         gone = set(numbers.tolist())
         self._revisions = {window: told for window, told in self._revisions.items() if window[0] not in gone}
         self._state.drop(numbers)
-        self._resting.put(numbers, contents, wakes)
+        return contents, wakes
 
     def _contents(self, numbers: Ints) -> Iterator[tuple[int, bytes | None]]:
         """Yield the state of some series; None of one that has none that would have to be kept."""

@@ -11,7 +11,7 @@ import numpy as np
 from easyremote.windows.detectors.alerting import ALERT, AlertRule, Phase
 from easyremote.windows.detectors.base import Detector, Floats, Ints, Scores, State
 from easyremote.windows.keys import Keys, of_another_form
-from easyremote.windows.resting import Resting, Shelf
+from easyremote.windows.resting import Resting
 from easyremote.windows.rows import Key, Late, Rows
 from easyremote.windows.watermarks import FUTURE_MS
 
@@ -79,7 +79,7 @@ class Detecting:
         self._changed: set[int] = set()
         self._gone: list[Key] = []
         self._forget_at_ms = 0
-        self._resting: Resting | None = None
+        self.resting = Resting(self._keys, self.restore, self._let_go)
 
     @property
     def keys(self) -> int:
@@ -130,8 +130,7 @@ class Detecting:
         if now_ms < self._forget_at_ms:
             return
         self._forget_at_ms = now_ms + _FORGET_EACH_MS
-        if self._resting is not None:
-            self._resting.wake(now_ms)
+        self.resting.wake(now_ms)
         numbers = self._keys.known()
         old = numbers[self._state["seen_ms"][numbers] < now_ms - _FORGET_MS]
         for number in old.tolist():
@@ -161,17 +160,10 @@ class Detecting:
         (number,) = self._keys.numbers([tuple(msgspec.json.decode(key, type=list[object]))]).tolist()
         self._state[number] = np.frombuffer(content, self._row, 1, 1)[0]
 
-    def rest_on(self, shelf: Shelf, most: int) -> None:
-        """Have memory hold no more than so many keys, or what is needed at once; the others rest on a shelf."""
-        self._resting = Resting(shelf, most, self._keys, self.restore)
-
-    def rest(self) -> None:
-        """Let the keys rest that memory has no room for; nothing may have changed since `changes`."""
-        numbers = np.zeros(0, np.int64) if self._resting is None else self._resting.surplus()
-        if self._resting is None or not len(numbers):
-            return
+    def _let_go(self, numbers: Ints, now_ms: int) -> tuple[list[bytes], Ints]:
         contents = [self._content(number) for number in numbers.tolist()]
-        self._resting.put(numbers, contents, self._state["seen_ms"][numbers] + _FORGET_MS)
+        wakes: Ints = self._state["seen_ms"][numbers] + _FORGET_MS
+        return contents, wakes
 
     def _content(self, number: int) -> bytes:
         row: bytes = self._state[number].tobytes()

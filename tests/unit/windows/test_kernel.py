@@ -202,7 +202,7 @@ def test_a_series_that_is_silent_for_a_week_is_forgotten() -> None:
     assert len(kernel.changes()) == 1
     kernel.close_idle(NOW + 8 * 24 * 3_600_000)
     assert kernel.changes() == [(b'["a","t"]', None)]
-    assert kernel.series == 0
+    assert kernel.keys == 0
 
 
 def test_variance_keeps_its_digits_far_from_zero() -> None:

@@ -47,9 +47,6 @@ class _Runs(Protocol):
 
     def step(self, events: Sequence[Event], first: int, now_ms: int) -> list[Any]: ...
     def idle(self, now_ms: int) -> list[Any]: ...
-    def rest(self, now_ms: int) -> None: ...
-    @property
-    def held(self) -> int: ...
 
 
 def _rows(events: Sequence[Event], first: int) -> Rows:
@@ -74,13 +71,6 @@ class _OfWindows:
     def idle(self, now_ms: int) -> list[Any]:
         return list(map(repr, self.kernel.close_idle(now_ms)))
 
-    def rest(self, now_ms: int) -> None:
-        self.kernel.rest(now_ms)
-
-    @property
-    def held(self) -> int:
-        return self.kernel.keys
-
 
 class _OfJoin:
     def __init__(self, join: Join) -> None:
@@ -98,13 +88,6 @@ class _OfJoin:
     def idle(self, now_ms: int) -> list[Any]:
         return list(self.kernel.close_idle(now_ms))
 
-    def rest(self, now_ms: int) -> None:
-        self.kernel.rest(now_ms)
-
-    @property
-    def held(self) -> int:
-        return self.kernel.keys
-
 
 class _OfDetector:
     def __init__(self) -> None:
@@ -116,13 +99,6 @@ class _OfDetector:
     def idle(self, now_ms: int) -> list[Any]:
         self.kernel.forget(now_ms)
         return []
-
-    def rest(self, now_ms: int) -> None:
-        self.kernel.rest()
-
-    @property
-    def held(self) -> int:
-        return self.kernel.keys
 
 
 class _OfReadings:
@@ -142,13 +118,6 @@ class _OfReadings:
     def idle(self, now_ms: int) -> list[Any]:
         effects = self.kernel.close_idle(now_ms)
         return list(zip(effects.closed_keys, effects.closed.tolist(), strict=True))
-
-    def rest(self, now_ms: int) -> None:
-        self.kernel.rest(now_ms)
-
-    @property
-    def held(self) -> int:
-        return self.kernel.series
 
 
 KINDS: dict[str, Callable[[], _Runs]] = {
@@ -181,7 +150,7 @@ def _told(
     shelf = MemoryShelf()
     runs = make()
     if resting:
-        runs.kernel.rest_on(shelf, MOST)
+        runs.kernel.resting.on(shelf, MOST)
     kept: dict[bytes, bytes | None] = {}
     told: list[Any] = []
     now_ms = NOW
@@ -194,13 +163,13 @@ def _told(
         if crash:
             runs, shelf = make(), MemoryShelf()
             if resting:
-                runs.kernel.rest_on(shelf, MOST)
+                runs.kernel.resting.on(shelf, MOST)
             for key, content in kept.items():
                 if content is not None:
                     runs.kernel.restore(key, content)
         if resting:
-            runs.rest(now_ms)
-            assert runs.held <= MOST
+            runs.kernel.resting.rest(now_ms)
+            assert runs.kernel.keys <= MOST
     for _ in range(4):
         now_ms += 60_000
         told += runs.idle(now_ms)
@@ -225,26 +194,26 @@ def test_what_is_told_does_not_depend_on_which_keys_rest(
 @pytest.mark.parametrize("kind", KINDS)
 def test_most_keys_rest_and_each_comes_back_for_its_own_record(kind: str) -> None:
     runs, shelf = KINDS[kind](), MemoryShelf()
-    runs.kernel.rest_on(shelf, MOST)
+    runs.kernel.resting.on(shelf, MOST)
     for number in range(50):
         runs.step([(f"key-{number}", 0, number)], number, NOW)
         runs.kernel.changes()
-        runs.rest(NOW)
-    assert runs.held <= MOST
-    assert runs.held + len(shelf.rested) == 50
+        runs.kernel.resting.rest(NOW)
+    assert runs.kernel.keys <= MOST
+    assert runs.kernel.keys + len(shelf.rested) == 50
     runs.step([("key-7", 0, 1)], 50, NOW)
     resting = {key for key in shelf.rested if b"key-7" in key}
     assert resting == set()
-    assert runs.held + len(shelf.rested) == 50
+    assert runs.kernel.keys + len(shelf.rested) == 50
 
 
 def test_keys_that_are_silent_for_a_week_are_forgotten_though_they_rest() -> None:
     runs, shelf = _OfReadings(), MemoryShelf()
-    runs.kernel.rest_on(shelf, MOST)
+    runs.kernel.resting.on(shelf, MOST)
     for number in range(9):
         runs.step([(f"key-{number}", 0, 1)], number, NOW)
         runs.kernel.changes()
-        runs.rest(NOW)
+        runs.kernel.resting.rest(NOW)
     runs.idle(NOW + 60_000)
     runs.kernel.changes()
     runs.idle(NOW + 2 * WEEK)
