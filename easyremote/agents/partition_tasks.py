@@ -83,7 +83,25 @@ class _Partition(Generic[T]):
     outputs: list[Output] = field(default_factory=list)
     next_offsets: dict[str, int] = field(default_factory=dict)
     """Of each topic."""
+    positions: dict[str, int] = field(default_factory=dict)
+    """Of each topic, what has been worked on, or the state stands for."""
     shelf: DiskShelf | None = None
+
+    def advance(self, batch: Batch[T]) -> None:
+        """Note what comes next.
+
+        Raises
+        ------
+        TopicError
+            If the batch begins with what has been worked on: it would count twice.
+        """
+        position = self.positions.get(batch.topic, 0)
+        if batch.first_offset < position:
+            raise TopicError(
+                f"{batch.topic}[{batch.partition}] went on at offset {batch.first_offset}, and everything before "
+                f"{position} is counted: the worker ends, and goes on from what is committed"
+            )
+        self.positions[batch.topic] = batch.next_offset
 
     def rest(self) -> None:
         """Let the keys rest that memory has no room for, once all is committed."""
@@ -161,7 +179,7 @@ class PartitionTasks(Generic[T]):
             for side, topic in enumerate(self._names.topics):
                 position = latest.pop(_position(side), None)
                 if position is not None:
-                    starts[topic, number] = int(position)
+                    starts[topic, number] = restored.positions[topic] = int(position)
             for count, (key, content) in enumerate(latest.items(), 1):
                 restored.task.restore(key, content)
                 if count % _RESTS_EACH == 0:
@@ -210,6 +228,7 @@ class PartitionTasks(Generic[T]):
         if isinstance(event, Batch):
             held = self._held.get(event.partition)
             if held is not None:  # else lost meanwhile: whoever holds it now reads it
+                held.advance(event)
                 held.outputs += held.task.step(event, now_ms())
                 held.next_offsets[event.topic] = event.next_offset
         elif isinstance(event, Tick):

@@ -118,6 +118,10 @@ class BatchSource(Service, Generic[T]):
         self._to_commit: dict[int, Place] = {}
         self._joined = asyncio.Event()
         self.partitions: frozenset[int] = frozenset()
+        self._assignments = 0
+        """How often partitions were given to this member."""
+        self._given_at: dict[int, int] = {}
+        """Which of those gave each partition the last time."""
         self._lost = 0
         """How often the group has gone on without this member."""
         self._consumer = Consumer(
@@ -205,18 +209,28 @@ class BatchSource(Service, Generic[T]):
             if messages:
                 self._hand_on(messages)
                 fresh = True
+            since = self._assignments
             for batch in () if self._beside is None else self._beside.read():
-                self._put(batch)
+                self._put_batch(batch, since)
                 fresh = True
 
     def _hand_on(self, messages: list[Message]) -> None:
-        messages += self._consumer.consume(self._profile.max_records - 1, self._profile.fill_s)
-        for partition, group in self._by_partition(messages).items():
+        since = self._assignments
+        more = self._consumer.consume(self._profile.max_records - 1, self._profile.fill_s)
+        if since != self._assignments:
+            # A partition that went and came back begins where it stands now, which may be before what was read of it.
+            messages = [one for one in messages if one.error() is not None or self._holds(one.partition() or 0, since)]
+            since = self._assignments
+        for partition, group in self._by_partition(messages + more).items():
             first_offset, last_offset = group[0].offset(), group[-1].offset()
             if first_offset is None or last_offset is None:
                 raise TopicError(f"{self.topic}[{partition}]: a record without an offset")
             content = self._decode(partition, group)
-            self._put(Batch(self.topic, partition, first_offset, last_offset + 1, content))
+            self._put_batch(Batch(self.topic, partition, first_offset, last_offset + 1, content), since)
+
+    def _holds(self, partition: int, since: int) -> bool:
+        """Say whether a partition is this member's, and has been without a break since so many assignments."""
+        return partition in self.partitions and self._given_at.get(partition, 0) <= since
 
     def _commit_noted(self, *, wait: bool) -> None:
         with self._noting:
@@ -297,9 +311,20 @@ class BatchSource(Service, Generic[T]):
             log.warning("the broker cannot be read just now; trying on", topic=self.topic, error=str(error))
 
     def _put(self, event: SourceEvent[T]) -> None:
+        self._take_slot()
+        self._emit(event)
+
+    def _put_batch(self, batch: Batch[T], since: int) -> None:
+        self._take_slot()
+        # While this waited its partition may have gone, and come back to be read from another place.
+        if self._holds(batch.partition, since):
+            self._emit(batch)
+        else:
+            self.finished()
+
+    def _take_slot(self) -> None:
         if not self._has_slot(_PATIENCE_S):
             self._wait_for_slot()
-        self._emit(event)
 
     def _has_slot(self, patience_s: float) -> bool:
         try:
@@ -338,6 +363,8 @@ class BatchSource(Service, Generic[T]):
         if self._beside is not None and partitions:
             self._beside.give(partitions, starts)
         self.partitions |= set(partitions)
+        self._assignments += 1
+        self._given_at |= dict.fromkeys(partitions, self._assignments)
         log.info("partitions assigned", topic=self.topic, partitions=partitions)
         self._emit(Assigned(partitions))
         if self._event_loop is not None:

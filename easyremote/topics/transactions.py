@@ -165,14 +165,16 @@ def committed_offsets(settings: Settings, group: str, places: Sequence[tuple[str
     while True:
         try:
             future = client.list_consumer_group_offsets([wanted], require_stable=True, request_timeout=_CALL_S)[group]
-            found = future.result()
-        except KafkaException as error:
-            code = error.args[0].code()
-            if code == KafkaError.GROUP_ID_NOT_FOUND:
+            found = future.result().topic_partitions
+            # The answer as a whole is good also where a partition's is that a transaction is open on it.
+            error = next((one.error for one in found if one.error is not None), None)
+        except KafkaException as failure:
+            error = failure.args[0]
+            if error.code() == KafkaError.GROUP_ID_NOT_FOUND:
                 return {}
-            if monotonic_s() > deadline:
-                raise BrokerUnavailable(f"where group {group} stands cannot be read: {error}") from error
-            log.info("waiting to know where the group stands", group=group, error=str(error))
-            time.sleep(_RETRY_S)
-        else:
-            return {(one.topic, one.partition): one.offset for one in found.topic_partitions if one.offset >= 0}
+        if error is None:
+            return {(one.topic, one.partition): one.offset for one in found if one.offset >= 0}
+        if monotonic_s() > deadline:
+            raise BrokerUnavailable(f"where group {group} stands cannot be read: {error}")
+        log.info("waiting to know where the group stands", group=group, error=str(error))
+        time.sleep(_RETRY_S)

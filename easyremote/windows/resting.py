@@ -59,7 +59,7 @@ class Resting:
     restore : callable
         The kernel's: `(key, content)` as in the changelog.
     let_go : callable
-        `(numbers, now_ms) -> (contents, wakes)`: the kernel gives up what it holds of keys, by their numbers, rising; it
+        `(numbers, now_ms) -> (contents, wakes)`: the kernel gives up what it holds of keys, by their rising numbers; it
         returns that, as in the changelog, and when each must be woken.
     """
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import signal
 import threading
 from collections import Counter
 from typing import Any
@@ -148,6 +149,34 @@ def test_going_from_one_worker_to_three_and_back_under_load_changes_no_result(
             if worker.poll() is None:
                 stop(worker)
     _compare(told, expected)
+
+
+@pytest.mark.timeout(600)
+def test_workers_that_are_frozen_past_their_session_and_wake_tell_no_window_twice(settings: Settings) -> None:
+    TopicAdmin(settings).ensure(declarations())
+    readings = _readings()
+    expected = _expected(readings)
+    workers = [start_worker(settings, **ENVIRONMENT) for _ in range(WORKERS)]
+    produced = threading.Event()
+    chance = random.Random(5)
+    frozen = 0
+    try:
+        await_ready(settings, "streams", process=workers[0])
+        threading.Thread(target=_produce, args=(settings, readings, produced), daemon=True).start()
+        with tail(settings, AGGREGATES) as aggregates, tail(settings, LATE) as late:
+            while not produced.wait(chance.uniform(0.2, 1.5)):
+                one = workers[chance.randrange(WORKERS)]
+                one.send_signal(signal.SIGSTOP)
+                produced.wait(chance.uniform(1.6, 3.5))  # the group's session is 1.5 s
+                one.send_signal(signal.SIGCONT)
+                frozen += 1
+            told = aggregates.wait_for(lambda messages: len(messages) >= len(expected), timeout_s=120)
+            assert late.messages == []
+    finally:
+        for worker in workers:
+            stop(worker)
+    _compare(told, expected)
+    assert frozen >= 4
 
 
 @pytest.mark.timeout(600)

@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from easyremote.settings import Settings
 from easyremote.topics import changelog
 from easyremote.topics.admin import TopicAdmin
 from easyremote.topics.catalog import STREAMS_CHANGELOG, declarations
 from easyremote.topics.changelog import Copy, Standby, catch_up, read_latest
+from easyremote.topics.transactions import committed_offsets
 from workers import producer_to
 
 pytestmark = pytest.mark.broker
@@ -100,9 +101,30 @@ def test_an_open_transaction_is_waited_for_and_what_it_holds_is_read(settings: S
         with ThreadPoolExecutor(1) as pool:
             reading = pool.submit(read_latest, settings, topic, [0])
             with pytest.raises(TimeoutError):
-                reading.result(1.0)
+                reading.result(3.0)  # without, the reader says after one that it has come to the end
             getattr(producer, decide)(30)
             assert reading.result(30)[0] == {b"position": position}
+
+
+def test_offsets_that_a_transaction_has_not_decided_on_are_waited_for(settings: Settings, topic: str) -> None:
+    servers = {"bootstrap.servers": settings.bootstrap_servers()}
+    group = settings.namespace + "group"
+    producer = Producer(servers | {"transactional.id": topic})
+    member = Consumer(servers | {"group.id": group})
+    producer.init_transactions(30)
+    try:
+        for decide, offset in (("commit_transaction", 5), ("abort_transaction", 9)):
+            producer.begin_transaction()
+            place = TopicPartition(topic, 0, offset)
+            producer.send_offsets_to_transaction([place], member.consumer_group_metadata(), 30)
+            with ThreadPoolExecutor(1) as pool:
+                asking = pool.submit(committed_offsets, settings, group, [(topic, 0), (topic, 1)])
+                with pytest.raises(TimeoutError):
+                    asking.result(2.0)
+                getattr(producer, decide)(30)
+                assert asking.result(30) == {(topic, 0): 5}
+    finally:
+        member.close()
 
 
 def test_a_changelog_that_was_made_anew_is_not_taken_for_the_old_one(settings: Settings, topic: str) -> None:
