@@ -42,6 +42,8 @@ BROKER_PROPERTIES = {
     "transaction.state.log.replication.factor": "1",
     "transaction.state.log.min.isr": "1",
     "transaction.state.log.num.partitions": "4",
+    # What a killed worker left open is ended when its 10 s are over, and not up to 10 s later: others wait for it.
+    "transaction.abort.timed.out.transaction.cleanup.interval.ms": "500",
     "share.coordinator.state.topic.replication.factor": "1",
     "share.coordinator.state.topic.min.isr": "1",
     "log.cleaner.dedupe.buffer.size": str(16 * 1024 * 1024),

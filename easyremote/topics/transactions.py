@@ -163,6 +163,7 @@ def committed_offsets(settings: Settings, group: str, places: Sequence[tuple[str
     wanted = ConsumerGroupTopicPartitions(group, [TopicPartition(*place) for place in places])
     deadline = monotonic_s() + GIVE_UP_S
     while True:
+        found: list[TopicPartition] = []
         try:
             future = client.list_consumer_group_offsets([wanted], require_stable=True, request_timeout=_CALL_S)[group]
             found = future.result().topic_partitions

@@ -46,6 +46,8 @@ class ScriptedConsumer:
     def __init__(self, committed: dict[int, Place] | None = None) -> None:
         self.asked: list[dict[int, Place]] = []
         """The commits that were waited for."""
+        self.fill: list[Callable[[ScriptedConsumer], list[Record]]] = []
+        """What comes after the first record of a batch, and becomes of the member meanwhile; unset: nothing."""
         self.is_member = True
         self.now_s = 0.0
         self._committed = committed or {}
@@ -77,7 +79,7 @@ class ScriptedConsumer:
         self._on[what](self, [TopicPartition(TOPIC, 0)])
 
     def consume(self, _count: int, _timeout_s: float) -> list[Record]:
-        return []
+        return self.fill.pop(0)(self) if self.fill else []
 
     def committed(self, asked: list[TopicPartition], timeout: float) -> list[TopicPartition]:
         places = [(one.partition, self._committed.get(one.partition, Place(-1001))) for one in asked]

@@ -34,6 +34,11 @@ class Receiver:
             self.asked_before.append(len(self.client.asked))
             self._source.finished()
 
+    def waits_while(self, monkeypatch: pytest.MonkeyPatch, meanwhile: Callable[[ScriptedConsumer], None]) -> None:
+        """Have no room for the next batch, until something has happened."""
+        monkeypatch.setattr(self._source, "_has_slot", lambda _patience_s: False)
+        monkeypatch.setattr(self._source, "_wait_for_slot", lambda: meanwhile(self.client))
+
     def after(self, *steps: Step) -> list[int]:
         self.client.play(self._source, [given, *steps])
         return self.got
@@ -93,3 +98,32 @@ def test_what_a_receiver_without_an_account_works_on_is_not_committed_when_it_wa
     receiver = Receiver(monkeypatch, None)
     assert receiver.after(comes(Record(3)), wakes(Record(7), is_member=True)) == [3, 7]
     assert receiver.client.asked == []
+
+
+def _gone_and_back(client: ScriptedConsumer) -> None:
+    lost(client)
+    given(client)
+
+
+def test_what_was_read_of_a_partition_before_it_went_and_came_back_is_not_worked_on(receiver: Receiver) -> None:
+    def comes_back_further_back(client: ScriptedConsumer) -> list[Record]:
+        _gone_and_back(client)
+        return [Record(3), Record(4)]
+
+    receiver.client.fill = [comes_back_further_back]
+    assert receiver.after(comes(Record(7))) == [3]
+    assert receiver.ends == [5]
+
+
+def test_a_batch_that_waits_while_its_partition_goes_and_comes_back_is_not_worked_on(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receiver.waits_while(monkeypatch, _gone_and_back)
+    assert receiver.after(comes(Record(7))) == []
+
+
+def test_a_batch_that_waits_while_nothing_happens_is_worked_on(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receiver.waits_while(monkeypatch, lambda _client: None)
+    assert receiver.after(comes(Record(7))) == [7]

@@ -221,3 +221,16 @@ def test_keys_that_are_silent_for_a_week_are_forgotten_though_they_rest() -> Non
         f'["key-{number}","m"]'.encode() for number in range(9)
     }
     assert shelf.rested == {}
+
+
+@pytest.mark.parametrize("kind", [f"{one} by partition" for one in WINDOWS if one != "count"])
+def test_what_rests_is_told_as_soon_as_the_others_time_says_so(kind: str) -> None:
+    runs, shelf = KINDS[kind](), MemoryShelf()
+    runs.kernel.resting.on(shelf, MOST)
+    for number in range(9):
+        runs.step([(f"key-{number}", 9_000, 1)], number, NOW)
+        runs.kernel.changes()
+        runs.kernel.resting.rest(NOW)
+    assert len(shelf.rested) == 9 - runs.kernel.keys > 0
+    told = "".join(runs.step([("another", 0, 1)], 9, NOW))
+    assert [number for number in range(9) if f"key-{number}" not in told] == []
