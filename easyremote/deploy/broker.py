@@ -53,8 +53,8 @@ BROKER_PROPERTIES = {
 
 _START_S = 60.0
 _TRIES = 5
-_LOOK_S = 0.05
 """Starts with ports that are free when they are chosen and taken when Java binds them, about a second later."""
+_LOOK_S = 0.05
 _PROBE_S = 0.02
 _BIND_FAILED = "java.net.BindException"
 _MARKER = "easyremote-broker"
@@ -331,7 +331,8 @@ def has_ended(process: psutil.Process, timeout_s: float) -> bool:
         try:
             process.wait(_LOOK_S)
         except psutil.TimeoutExpired:
-            if process.status() == psutil.STATUS_ZOMBIE:
+            # One whose first thread has ended may have others yet, and its port with them.
+            if process.status() == psutil.STATUS_ZOMBIE and process.num_threads() <= 1:
                 with contextlib.suppress(psutil.TimeoutExpired):
                     process.wait(0)  # a child of this process is looked after here
                 return True

@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import msgspec
@@ -83,3 +84,22 @@ def test_a_process_that_nobody_looks_after_counts_as_ended() -> None:
         assert has_ended(orphan, 5)
         assert parent.stdin is not None
         parent.stdin.close()
+
+
+def test_a_process_whose_first_thread_ended_before_the_others_has_not_ended() -> None:
+    half_gone = (
+        "import ctypes, threading, time; threading.Thread(target=time.sleep, args=(60,)).start(); "
+        "print(flush=True); ctypes.CDLL(None).pthread_exit(None)"
+    )
+    with subprocess.Popen([sys.executable, "-c", half_gone], stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        process = psutil.Process(child.pid)
+        deadline = time.monotonic() + 10
+        while process.status() != psutil.STATUS_ZOMBIE and time.monotonic() < deadline:
+            os.sched_yield()
+        assert process.status() == psutil.STATUS_ZOMBIE
+        assert not has_ended(process, 0.2)
+        process.kill()
+        assert has_ended(process, 5)
+        assert not psutil.pid_exists(child.pid)  # looked after, as it is this process's own
