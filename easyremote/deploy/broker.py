@@ -42,6 +42,9 @@ BROKER_PROPERTIES = {
     "transaction.state.log.replication.factor": "1",
     "transaction.state.log.min.isr": "1",
     "transaction.state.log.num.partitions": "4",
+    # There is nobody to hand anything over to, and a broker on its way out says that there are no brokers: clients of
+    # librdkafka that hear it forget this one for good (docs/decisions/0017).
+    "controlled.shutdown.enable": "false",
     # What a killed worker left open is ended when its 10 s are over, and not up to 10 s later: others wait for it.
     "transaction.abort.timed.out.transaction.cleanup.interval.ms": "500",
     "share.coordinator.state.topic.replication.factor": "1",

@@ -11,6 +11,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 from easyremote.errors import TopicError
 from easyremote.topics.connection import confluent_config
 from easyremote.topics.events import Batch
+from easyremote.topics.known_brokers import KnownBrokers, hand_over
 
 if TYPE_CHECKING:
     from confluent_kafka import Message
@@ -54,32 +55,29 @@ class Companion(Generic[T]):
     ) -> None:
         self._decode = decode
         self._profile = profile
-        self._held: set[int] = set()
-        self._consumer = Consumer(
+        self._starts: dict[tuple[str, int], int] = {}
+        self._config = (
             confluent_config(settings)
             | {"group.id": group, "enable.auto.commit": False, "enable.auto.offset.store": False}
             | profile.client
         )
+        self._brokers = KnownBrokers()
+        self._consumer = Consumer(self._config | self._brokers.client)
 
     def give(self, partitions: Sequence[int], starts: Mapping[tuple[str, int], int]) -> None:
         """Read partitions from here on; from their beginning where no start is told."""
-        self._held |= set(partitions)
-        self._consumer.incremental_assign(
-            [
-                TopicPartition(topic, number, starts.get((topic, number), OFFSET_BEGINNING))
-                for topic in self._decode
-                for number in partitions
-            ]
-        )
+        places = [(topic, number) for topic in self._decode for number in partitions]
+        given = {place: starts.get(place, OFFSET_BEGINNING) for place in places}
+        self._starts |= given
+        self._consumer.incremental_assign([TopicPartition(*place, start) for place, start in given.items()])
 
     def take(self, partitions: Sequence[int]) -> None:
         """Read partitions no more."""
-        held = [number for number in partitions if number in self._held]
-        self._held -= set(held)
+        held = [place for place in self._starts if place[1] in partitions]
+        for place in held:
+            del self._starts[place]
         if held:
-            self._consumer.incremental_unassign(
-                [TopicPartition(topic, number) for topic in self._decode for number in held]
-            )
+            self._consumer.incremental_unassign([TopicPartition(*place) for place in held])
 
     def read(self) -> Iterator[Batch[T]]:
         """Return what there is, without waiting.
@@ -89,15 +87,17 @@ class Companion(Generic[T]):
         TopicError
             If a topic cannot be read.
         """
-        if not self._held:
+        if not self._starts:
             return
+        if self._brokers.are_forgotten:
+            self._begin_anew()
         groups: dict[tuple[str, int], list[Message]] = {}
         for message in self._consumer.consume(self._profile.max_records, 0):
             error = message.error()
             if error is not None:
                 self._on_error(error)
-            elif message.partition() in self._held:
-                groups.setdefault((message.topic() or "", message.partition() or 0), []).append(message)
+            elif (place := (message.topic() or "", message.partition() or 0)) in self._starts:
+                groups.setdefault(place, []).append(message)
         for (topic, number), messages in groups.items():
             first, last = messages[0].offset() or 0, messages[-1].offset() or 0
             yield Batch(topic, number, first, last + 1, self._decode[topic](number, messages))
@@ -105,6 +105,12 @@ class Companion(Generic[T]):
     def close(self) -> None:
         """Let the client go."""
         self._consumer.close()
+
+    def _begin_anew(self) -> None:
+        log.warning("this client has forgotten every broker; another one reads on", topics=list(self._decode))
+        former, self._brokers = self._consumer, KnownBrokers()
+        self._consumer = Consumer(self._config | self._brokers.client)
+        hand_over(former, self._consumer, [TopicPartition(*place, start) for place, start in self._starts.items()])
 
     def _on_error(self, error: KafkaError) -> None:
         if error.fatal():

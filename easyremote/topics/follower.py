@@ -14,6 +14,7 @@ from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, 
 from easyremote.clock import monotonic_s
 from easyremote.errors import BrokerUnavailable, TopicError
 from easyremote.topics.connection import confluent_config
+from easyremote.topics.known_brokers import KnownBrokers, hand_over
 
 if TYPE_CHECKING:
     from easyremote.settings import Settings
@@ -93,21 +94,20 @@ class Follower:
         self._receive = receive
         self._stopping = threading.Event()
         self._caught_up = threading.Event()
-        self._consumer = Consumer(
-            confluent_config(settings)
-            | {
-                "group.id": f"{settings.node_id}-follower",  # asked for by the client, never joined
-                "enable.auto.commit": False,
-                # Compaction and transactions leave holes, so the last record may not stand right before the end: the
-                # end is told as an event too, though only where no more records come all the time.
-                "enable.partition.eof": start == "beginning" or gather,
-                "fetch.min.bytes": 1,
-                # Who gathers asks now and then, and is answered at once.
-                "fetch.wait.max.ms": 0 if gather else 500,
-                "fetch.queue.backoff.ms": 2,
-                "auto.offset.reset": "earliest",
-            }
-        )
+        self._config = confluent_config(settings) | {
+            "group.id": f"{settings.node_id}-follower",  # asked for by the client, never joined
+            "enable.auto.commit": False,
+            # Compaction and transactions leave holes, so the last record may not stand right before the end: the
+            # end is told as an event too, though only where no more records come all the time.
+            "enable.partition.eof": start == "beginning" or gather,
+            "fetch.min.bytes": 1,
+            # Who gathers asks now and then, and is answered at once.
+            "fetch.wait.max.ms": 0 if gather else 500,
+            "fetch.queue.backoff.ms": 2,
+            "auto.offset.reset": "earliest",
+        }
+        self._brokers = KnownBrokers()
+        self._consumer = Consumer(self._config | self._brokers.client)
         self._at_end: set[int] = set()
         self._behind: dict[int, int] = {}  # the partitions not read to where they ended at the start: their ends
         try:
@@ -234,9 +234,17 @@ class Follower:
                 self._receive(good)
             if not self._behind:
                 self._caught_up.set()
+            if self._brokers.are_forgotten:
+                self._begin_anew()
         except Exception:  # the end of all reading: it must not go unheard
             log.exception("follower failed", topic=self.topic)
             self._stopping.set()
+
+    def _begin_anew(self) -> None:
+        log.warning("this client has forgotten every broker; another one reads on", topic=self.topic)
+        former, self._brokers = self._consumer, KnownBrokers()
+        self._consumer = Consumer(self._config | self._brokers.client)
+        hand_over(former, self._consumer, [TopicPartition(self.topic, *place) for place in self.starts.items()])
 
     def _rest(self) -> None:
         # A reader that waits at the broker is looked at with each record that is written, which costs each call there.

@@ -13,6 +13,7 @@ from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
 from easyremote.clock import monotonic_s
 from easyremote.topics.connection import confluent_config
+from easyremote.topics.known_brokers import KnownBrokers
 
 if TYPE_CHECKING:
     from easyremote.settings import Settings
@@ -43,6 +44,7 @@ class RecordReader:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._consumer: Consumer | None = None
+        self._brokers = KnownBrokers()
         self._asked: queue.SimpleQueue[tuple[RecordRef, Told] | None] = queue.SimpleQueue()
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="record reader", daemon=True)
@@ -99,6 +101,10 @@ class RecordReader:
         return found
 
     def _assign(self, place: RecordRef) -> None:
+        if self._consumer is not None and self._brokers.are_forgotten:
+            log.warning("this client has forgotten every broker; another one reads on")
+            self._consumer.close()
+            self._consumer, self._brokers = None, KnownBrokers()
         if self._consumer is None:
             self._consumer = Consumer(
                 confluent_config(self._settings)
@@ -109,6 +115,7 @@ class RecordReader:
                     "fetch.queue.backoff.ms": 2,
                     "queued.min.messages": 100,
                 }
+                | self._brokers.client
             )
         self._consumer.assign([TopicPartition(place.topic, place.partition, place.offset)])
 

@@ -7,20 +7,24 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+import structlog
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from easyremote.clock import monotonic_s
 from easyremote.errors import BrokerUnavailable, PayloadTooLarge, TopicError
 from easyremote.topics.catalog import LARGEST_RECORD_BYTES
 from easyremote.topics.connection import confluent_config
+from easyremote.topics.known_brokers import KnownBrokers
 
 if TYPE_CHECKING:
     from easyremote.settings import Settings
     from easyremote.topics.records import RecordRef
 
 __all__ = ["Delivered", "Pace", "RecordProducer", "delivery_error", "is_refused"]
+
+log = structlog.get_logger(__name__)
 
 Delivered = Callable[[KafkaError | None, Message], None]
 
@@ -32,6 +36,8 @@ _SLOT_S = 0.05
 _BUSY = 75
 """Records in a slot of time from which on those of the next slot wait for each other: 1,500 a second."""
 _LINGER_MS = 2
+_DELIVERY_S = 30.0
+_FORMER_S = 2 * _DELIVERY_S
 _FULL_QUEUE_WAIT_S = 0.05
 
 
@@ -70,6 +76,45 @@ class Pace:
         return self._busy
 
 
+class _Line:
+    """One client that sends, and the next one when it has forgotten every broker."""
+
+    def __init__(self, config: dict[str, Any]) -> None:  # Any: librdkafka's settings
+        self._config = config
+        self._begin()
+        self._former: list[tuple[Producer, float]] = []
+
+    def poll(self, timeout_s: float) -> None:
+        """Have the callbacks called, for some time."""
+        self.client.poll(timeout_s)
+        if self._brokers.are_forgotten:
+            log.warning("this client has forgotten every broker; what it had is given back, another one sends on")
+            former = self.client
+            self._begin()
+            former.purge()
+            self._former.append((former, monotonic_s()))
+        for former, since in self._former:
+            former.poll(0)
+            # A thread may have had it in hand, and gives it a record yet: that one is told of when its time is over.
+            if not len(former) and monotonic_s() - since > _FORMER_S:
+                self._former = [one for one in self._former if one[0] is not former]
+
+    def flush(self, timeout_s: float) -> int:
+        """Wait until all is acknowledged or given back; return how many records are not."""
+        deadline = monotonic_s() + timeout_s
+        clients = [*(former for former, _ in self._former), self.client]
+        return sum(client.flush(max(0.0, deadline - monotonic_s())) for client in clients)
+
+    def close(self) -> None:
+        """Let the clients go; their threads live on until they are collected else, which what refers back puts off."""
+        for client in [*(former for former, _ in self._former), self.client]:
+            client.close()
+
+    def _begin(self) -> None:
+        self._brokers = KnownBrokers()
+        self.client = Producer(self._config | self._brokers.client)
+
+
 class RecordProducer:
     """Sends records; every one is either acknowledged or its callback is told why not.
 
@@ -96,18 +141,18 @@ class RecordProducer:
             "sticky.partitioning.linger.ms": 20,
             "message.max.bytes": LARGEST_RECORD_BYTES,
             "queue.buffering.max.messages": 200_000,
-            "delivery.timeout.ms": 30_000,
+            "delivery.timeout.ms": int(_DELIVERY_S * 1000),
             "retry.backoff.ms": 20,
             "delivery.report.only.error": tells == "errors",
         }
-        self._prompt = Producer(common | {"linger.ms": 0})
-        self._coalescing = Producer(common | {"linger.ms": _LINGER_MS})
+        self._prompt = _Line(common | {"linger.ms": 0})
+        self._coalescing = _Line(common | {"linger.ms": _LINGER_MS})
         self._pace = Pace()
         self._rest_s = _REST_S[tells]
         self._closed = threading.Event()
         self._pollers = [
-            threading.Thread(target=self._poll, args=(producer,), name=f"producer {name}", daemon=True)
-            for name, producer in (("prompt", self._prompt), ("coalescing", self._coalescing))
+            threading.Thread(target=self._poll, args=(line,), name=f"producer {name}", daemon=True)
+            for name, line in (("prompt", self._prompt), ("coalescing", self._coalescing))
         ]
         for poller in self._pollers:
             poller.start()
@@ -142,10 +187,10 @@ class RecordProducer:
             If the record cannot be queued at all.
         """
         arguments = {} if partition is None else {"partition": partition}
-        producer = self._coalescing if in_order or self._pace.is_busy(monotonic_s()) else self._prompt
+        line = self._coalescing if in_order or self._pace.is_busy(monotonic_s()) else self._prompt
         while True:
             try:
-                producer.produce(
+                line.client.produce(
                     topic,
                     value,
                     key=key,
@@ -218,7 +263,6 @@ class RecordProducer:
         for poller in self._pollers:
             poller.join(_POLL_S * 5)
         if not left and not any(poller.is_alive() for poller in self._pollers):
-            # Or its threads live on until it is collected, which what refers back to it puts off.
             self._prompt.close()
             self._coalescing.close()
         return left
@@ -248,9 +292,9 @@ class RecordProducer:
         self.send(topic, value, key=key, headers=headers, partition=partition, on_delivery=delivered, in_order=in_order)
         return done
 
-    def _poll(self, producer: Producer) -> None:
+    def _poll(self, line: _Line) -> None:
         while not self._closed.is_set():
-            producer.poll(_POLL_S)
+            line.poll(_POLL_S)
             time.sleep(self._rest_s)  # an event's timed wait costs ten times as much, and this is all the time
 
 
@@ -264,6 +308,15 @@ _REFUSALS = _NOWHERE | frozenset(
         KafkaError.INVALID_RECORD,
     }
 )
+_UNANSWERED = frozenset(
+    {
+        KafkaError._MSG_TIMED_OUT,  # noqa: SLF001
+        KafkaError._ALL_BROKERS_DOWN,  # noqa: SLF001
+        KafkaError._TRANSPORT,  # noqa: SLF001
+        KafkaError._PURGE_QUEUE,  # noqa: SLF001
+        KafkaError._PURGE_INFLIGHT,  # noqa: SLF001
+    }
+)
 
 
 def is_refused(error: KafkaError) -> bool:
@@ -273,6 +326,6 @@ def is_refused(error: KafkaError) -> bool:
 
 def delivery_error(topic: str, error: KafkaError) -> TopicError:
     """Return the exception that says why a record did not reach its topic."""
-    if error.code() in (KafkaError._MSG_TIMED_OUT, KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT):  # noqa: SLF001
+    if error.code() in _UNANSWERED:
         return BrokerUnavailable(f"a record for {topic} was not acknowledged in time ({error}): is Kafka running?")
     return TopicError(f"a record for {topic} was refused: {error}")

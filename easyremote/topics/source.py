@@ -22,6 +22,7 @@ from easyremote.errors import TopicError
 from easyremote.topics.connection import confluent_config
 from easyremote.topics.doneset import Place
 from easyremote.topics.events import Assigned, Batch, Revoked, SourceEvent, Tick
+from easyremote.topics.known_brokers import KnownBrokers
 from easyremote.topics.tenure import Tenure
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ class BatchSource(Service, Generic[T]):
         """Which of those gave each partition the last time."""
         self._lost = 0
         """How often the group has gone on without this member."""
-        self._consumer = Consumer(
+        self._config = (
             confluent_config(settings)
             | {
                 "group.id": group,
@@ -136,6 +137,8 @@ class BatchSource(Service, Generic[T]):
             }
             | profile.client
         )
+        self._brokers = KnownBrokers()
+        self._consumer = Consumer(self._config | self._brokers.client)
         self._event_loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         super().__init__(**kwargs)
@@ -176,9 +179,7 @@ class BatchSource(Service, Generic[T]):
 
     def _run(self) -> None:
         try:
-            self._consumer.subscribe(
-                [self.topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
-            )
+            self._subscribe()
             self._consume()
         except Exception as error:  # the thread's own end: whatever it was, the worker must hear of it
             log.exception("source failed", topic=self.topic)
@@ -189,11 +190,27 @@ class BatchSource(Service, Generic[T]):
             if self._beside is not None:
                 self._beside.close()
 
+    def _subscribe(self) -> None:
+        self._consumer.subscribe(
+            [self.topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+        )
+
+    def _begin_anew(self) -> None:
+        log.warning("this client has forgotten every broker; another one joins in its place", topic=self.topic)
+        # The group learns by its session's end that the old one is gone: it can tell nobody.
+        self._on_lost(self._consumer, self._consumer.assignment())
+        self._consumer.close()
+        self._brokers = KnownBrokers()
+        self._consumer = Consumer(self._config | self._brokers.client)
+        self._subscribe()
+
     def _consume(self) -> None:
         profile = self._profile
         ticked = committed = monotonic_s()
         fresh = False
         while not self._stopping.is_set():
+            if self._brokers.are_forgotten:
+                self._begin_anew()
             now = monotonic_s()
             if now - committed >= _COMMIT_S:
                 self._commit_noted(wait=False)
@@ -250,6 +267,8 @@ class BatchSource(Service, Generic[T]):
         # What a poll gives in which this process was stopped may be another member's by now.
         lost = self._lost
         while not self._stopping.is_set():
+            if self._brokers.are_forgotten:
+                return []  # another one joins in its place, and begins where the group stands
             self._ask_for_tenure(messages)
             if self.tenure.look():
                 break
@@ -389,7 +408,10 @@ class BatchSource(Service, Generic[T]):
         return places
 
     def _on_revoke(self, consumer: Consumer, taken: list[TopicPartition]) -> None:
-        partitions = tuple(one.partition for one in taken)
+        partitions = tuple(one.partition for one in taken if one.partition in self.partitions)
+        if not partitions:
+            consumer.incremental_unassign(taken)
+            return  # they were lost before
         log.info("partitions revoked", topic=self.topic, partitions=partitions)
         event = Revoked(partitions, lost=False, group=consumer.consumer_group_metadata())
         self._emit(event)
