@@ -22,6 +22,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-d
 from easyremote.clock import monotonic_s
 from easyremote.errors import BrokerUnavailable, TopicError
 from easyremote.topics.connection import confluent_config
+from easyremote.topics.known_brokers import KnownBrokers, hand_over
 
 if TYPE_CHECKING:
     from easyremote.settings import Settings
@@ -148,7 +149,9 @@ class Standby:
         self._lock = threading.Lock()
         self._works = True
         self._stopping = threading.Event()
-        self._consumer = _reader(settings)
+        self._settings = settings
+        self._brokers = KnownBrokers()
+        self._consumer = _reader(settings, self._brokers)
         try:
             partitions = self._consumer.list_topics(topic, timeout=_METADATA_S).topics[topic].partitions or {}
         except KafkaException as error:
@@ -185,6 +188,8 @@ class Standby:
         try:
             while not self._stopping.is_set():
                 with self._lock:
+                    if self._brokers.are_forgotten:
+                        self._begin_anew()
                     messages = self._consumer.consume(_AT_ONCE, _WAIT_S if self._copies else 0)
                     for message in messages:
                         copy = self._copies.get(message.partition() or 0)
@@ -202,10 +207,17 @@ class Standby:
                 self._copies.clear()
                 self._consumer.close()
 
+    def _begin_anew(self) -> None:
+        log.warning("this client has forgotten every broker; another one stands by", topic=self._topic)
+        former, self._brokers = self._consumer, KnownBrokers()
+        self._consumer = _reader(self._settings, self._brokers)
+        hand_over(former, self._consumer, [TopicPartition(self._topic, one, OFFSET_BEGINNING) for one in self._copies])
 
-def _reader(settings: Settings) -> Consumer:
+
+def _reader(settings: Settings, brokers: KnownBrokers | None = None) -> Consumer:
     return Consumer(
         confluent_config(settings)
+        | ({} if brokers is None else brokers.client)
         | {
             "group.id": f"{settings.node_id}-changelog",  # asked for by the client, never joined
             "enable.auto.commit": False,

@@ -14,6 +14,7 @@ from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-def
 from easyremote.errors import BrokerUnavailable
 from easyremote.settings import Settings
 from easyremote.topics import known_brokers
+from easyremote.topics.changelog import Copy, Standby
 from easyremote.topics.companion import Companion
 from easyremote.topics.doneset import Place
 from easyremote.topics.events import Assigned, Batch, Revoked
@@ -231,6 +232,34 @@ def test_a_companion_reads_on_where_it_stood(settings: Settings, topics: tuple[s
     reading.join()
     beside.close()
     assert (got[0], sorted(filter(None, got))) == (b"one", [b"one", b"other", b"two"])
+
+
+def test_who_stands_by_reads_on_where_it_stood(settings: Settings, topics: tuple[str, str], amnesia: Amnesia) -> None:
+    got = Got()
+
+    class Watched(dict[bytes, bytes]):
+        """Tells what is put in."""
+
+        def __setitem__(self, key: bytes, value: bytes) -> None:
+            got.take((key, value))
+            super().__setitem__(key, value)
+
+    def write(value: bytes) -> None:
+        producer = producer_to(settings.bootstrap_servers())
+        producer.produce(topics[0], value, b"key", partition=0)
+        assert producer.flush(10) == 0
+
+    standby = Standby(settings, topics[0], lambda _number: Copy(Watched()))
+    try:
+        write(b"1")
+        got.wait_for(lambda: got.all == [(b"key", b"1")])
+        amnesia.strike(1)
+        amnesia.wait_replaced(1)
+        write(b"2")
+        got.wait_for(lambda: got.all == [(b"key", b"1"), (b"key", b"2")])
+        assert standby.take([0])[0].latest == {b"key": b"2"}
+    finally:
+        standby.close()
 
 
 def test_a_reader_of_single_records_finds_the_next_one(

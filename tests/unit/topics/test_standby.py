@@ -38,7 +38,7 @@ class _Breaks:
 
 def test_who_stands_by_and_cannot_go_on_gives_away_empty_copies(monkeypatch: pytest.MonkeyPatch) -> None:
     client = _Breaks()
-    monkeypatch.setattr(changelog, "_reader", lambda _settings: client)
+    monkeypatch.setattr(changelog, "_reader", lambda _settings, _brokers: client)
     standby = Standby(Settings(kafka="none:1"), "changelog")
     assert standby.take([0]) == {0: Copy()}
     standby.follow([0])
