@@ -22,6 +22,7 @@ from easyremote.errors import TopicError
 from easyremote.topics.connection import confluent_config
 from easyremote.topics.doneset import Place
 from easyremote.topics.events import Assigned, Batch, Revoked, SourceEvent, Tick
+from easyremote.topics.holdings import Holdings
 from easyremote.topics.known_brokers import KnownBrokers
 from easyremote.topics.tenure import Tenure
 
@@ -118,11 +119,7 @@ class BatchSource(Service, Generic[T]):
         self._noting = threading.Lock()
         self._to_commit: dict[int, Place] = {}
         self._joined = asyncio.Event()
-        self.partitions: frozenset[int] = frozenset()
-        self._assignments = 0
-        """How often partitions were given to this member."""
-        self._given_at: dict[int, int] = {}
-        """Which of those gave each partition the last time."""
+        self._held = Holdings()
         self._lost = 0
         """How often the group has gone on without this member."""
         self._config = (
@@ -216,7 +213,7 @@ class BatchSource(Service, Generic[T]):
                 self._commit_noted(wait=False)
                 committed = now
             if profile.tick_s and now - ticked >= (profile.tick_s if fresh else _IDLE_TICK_S):
-                if self.partitions:
+                if self._held:
                     self._put(Tick(self._consumer.consumer_group_metadata()))
                 ticked, fresh = now, False
             first = self._consumer.poll(_COMMIT_S if self._beside is None else _BESIDE_POLL_S)
@@ -226,33 +223,29 @@ class BatchSource(Service, Generic[T]):
             if messages:
                 self._hand_on(messages)
                 fresh = True
-            since = self._assignments
+            since = self._held.turn
             for batch in () if self._beside is None else self._beside.read():
                 self._put_batch(batch, since)
                 fresh = True
 
     def _hand_on(self, messages: list[Message]) -> None:
-        since = self._assignments
+        since = self._held.turn
         more = self._consumer.consume(self._profile.max_records - 1, self._profile.fill_s)
-        if since != self._assignments:
-            # A partition that went and came back begins where it stands now, which may be before what was read of it.
-            messages = [one for one in messages if one.error() is not None or self._holds(one.partition() or 0, since)]
-            since = self._assignments
-        for partition, group in self._by_partition(messages + more).items():
+        messages = self._records(messages)
+        if since != self._held.turn:
+            messages = [one for one in messages if self._held.held_since(one.partition() or 0, since)]
+            since = self._held.turn
+        for partition, group in self._held.part(messages + self._records(more)).items():
             first_offset, last_offset = group[0].offset(), group[-1].offset()
             if first_offset is None or last_offset is None:
                 raise TopicError(f"{self.topic}[{partition}]: a record without an offset")
             content = self._decode(partition, group)
             self._put_batch(Batch(self.topic, partition, first_offset, last_offset + 1, content), since)
 
-    def _holds(self, partition: int, since: int) -> bool:
-        """Say whether a partition is this member's, and has been without a break since so many assignments."""
-        return partition in self.partitions and self._given_at.get(partition, 0) <= since
-
     def _commit_noted(self, *, wait: bool) -> None:
         with self._noting:
             noted, self._to_commit = self._to_commit, {}
-        held = {partition: place for partition, place in noted.items() if partition in self.partitions}
+        held = {partition: place for partition, place in noted.items() if partition in self._held}
         if not held:
             return
         try:
@@ -290,8 +283,8 @@ class BatchSource(Service, Generic[T]):
         # Where nothing was read before, the first of what has just come is where the group stands.
         first = {one.partition() or 0: Place(one.offset() or 0) for one in reversed(messages) if one.error() is None}
         standing = first | self._standing()
-        held = {number: place for number, place in standing.items() if number in self.partitions}
-        if self.partitions and not held:
+        held = {number: place for number, place in standing.items() if number in self._held}
+        if self._held and not held:
             return  # nothing to ask with yet; nothing is begun before it comes
         try:
             told = self._consumer.commit(offsets=self.positions(held), asynchronous=False) if held else []
@@ -301,25 +294,13 @@ class BatchSource(Service, Generic[T]):
         if not any(one.error for one in told or ()):
             self.tenure.confirm()
 
-    def _by_partition(self, messages: Sequence[Message]) -> dict[int, Sequence[Message]]:
-        if len(messages) == 1 and messages[0].error() is None and messages[0].partition() in self.partitions:
-            return {messages[0].partition() or 0: messages}
+    def _records(self, messages: list[Message]) -> list[Message]:
         errors = [error for message in messages if (error := message.error()) is not None]
-        if errors:
-            for error in errors:
-                self._on_error(error)
-            messages = [message for message in messages if message.error() is None]
-        numbers = [message.partition() or 0 for message in messages]
-        groups: dict[int, Sequence[Message]] = {}
-        for number in dict.fromkeys(numbers):
-            if number not in self.partitions:
-                continue  # it was on its way when the partition was taken from us
-            groups[number] = (
-                messages
-                if numbers.count(number) == len(numbers)
-                else [message for message, its in zip(messages, numbers, strict=True) if its == number]
-            )
-        return groups
+        if not errors:
+            return messages
+        for error in errors:
+            self._on_error(error)
+        return [message for message in messages if message.error() is None]
 
     def _on_error(self, error: KafkaError) -> None:
         if error.fatal():
@@ -336,7 +317,7 @@ class BatchSource(Service, Generic[T]):
     def _put_batch(self, batch: Batch[T], since: int) -> None:
         self._take_slot()
         # While this waited its partition may have gone, and come back to be read from another place.
-        if self._holds(batch.partition, since):
+        if self._held.held_since(batch.partition, since):
             self._emit(batch)
         else:
             self.finished()
@@ -363,10 +344,10 @@ class BatchSource(Service, Generic[T]):
             error = None if message is None else message.error()
             if error is not None:
                 self._on_error(error)
-            elif message is not None and message.partition() in self.partitions:
+            elif message is not None and message.partition() in self._held:
                 # It was under way when its partition was given to us; it must be read again in order.
                 self._consumer.seek(TopicPartition(self.topic, message.partition() or 0, message.offset() or 0))
-        self._consumer.resume([held_one for held_one in held if held_one.partition in self.partitions])
+        self._consumer.resume([held_one for held_one in held if held_one.partition in self._held])
 
     def _on_assign(self, consumer: Consumer, given: list[TopicPartition]) -> None:
         partitions = tuple(one.partition for one in given)
@@ -381,9 +362,7 @@ class BatchSource(Service, Generic[T]):
         consumer.incremental_assign(given)
         if self._beside is not None and partitions:
             self._beside.give(partitions, starts)
-        self.partitions |= set(partitions)
-        self._assignments += 1
-        self._given_at |= dict.fromkeys(partitions, self._assignments)
+        self._held.give(partitions)
         log.info("partitions assigned", topic=self.topic, partitions=partitions)
         self._emit(Assigned(partitions))
         if self._event_loop is not None:
@@ -408,7 +387,7 @@ class BatchSource(Service, Generic[T]):
         return places
 
     def _on_revoke(self, consumer: Consumer, taken: list[TopicPartition]) -> None:
-        partitions = tuple(one.partition for one in taken if one.partition in self.partitions)
+        partitions = tuple(one.partition for one in taken if one.partition in self._held)
         if not partitions:
             consumer.incremental_unassign(taken)
             return  # they were lost before
@@ -423,7 +402,7 @@ class BatchSource(Service, Generic[T]):
         consumer.incremental_unassign(taken)
 
     def _let_go(self, partitions: tuple[int, ...]) -> None:
-        self.partitions -= set(partitions)
+        self._held.take(partitions)
         if self._beside is not None:
             self._beside.take(partitions)
 

@@ -6,8 +6,11 @@ import json
 import os
 import random
 import signal
+import subprocess
 import threading
 from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -87,21 +90,33 @@ def _produce(settings: Settings, readings: Columns, done: threading.Event) -> No
     done.set()
 
 
+@contextmanager
+def _fed(
+    settings: Settings, readings: Columns, count: int, environment: Mapping[str, str] = ENVIRONMENT
+) -> Iterator[tuple[list[subprocess.Popen[bytes]], threading.Event]]:
+    """Run so many workers while readings are produced; say when all are, and stop the workers that are there then."""
+    TopicAdmin(settings).ensure(declarations())
+    workers = [start_worker(settings, **environment) for _ in range(count)]
+    produced = threading.Event()
+    try:
+        await_ready(settings, "streams", process=workers[0])
+        threading.Thread(target=_produce, args=(settings, readings, produced), daemon=True).start()
+        yield workers, produced
+    finally:
+        for worker in workers:
+            if worker.poll() is None:
+                stop(worker)
+
+
 @pytest.mark.timeout(600)
 def test_three_workers_of_which_one_is_killed_every_five_seconds_tell_each_window_once_and_right(
     settings: Settings,
 ) -> None:
-    TopicAdmin(settings).ensure(declarations())
     readings = _readings()
     expected = _expected(readings)
-    workers = [start_worker(settings, **ENVIRONMENT) for _ in range(WORKERS)]
-    produced = threading.Event()
     chance = random.Random(3)
     kills = 0
-    try:
-        await_ready(settings, "streams", process=workers[0])
-        feeding = threading.Thread(target=_produce, args=(settings, readings, produced), daemon=True)
-        feeding.start()
+    with _fed(settings, readings, WORKERS) as (workers, produced):
         with tail(settings, AGGREGATES) as aggregates, tail(settings, LATE) as late:
             while not produced.wait(KILL_EACH_S):
                 which = chance.randrange(WORKERS)
@@ -110,9 +125,7 @@ def test_three_workers_of_which_one_is_killed_every_five_seconds_tell_each_windo
                 kills += 1
             told = aggregates.wait_for(lambda messages: len(messages) >= len(expected), timeout_s=120)
             assert late.messages == []
-    finally:
-        for worker in workers:
-            stop(worker)
+        assert all(worker.poll() is None for worker in workers)
     _compare(told, expected)
     assert kills >= 3
 
@@ -126,43 +139,31 @@ def test_three_workers_of_which_one_is_killed_every_five_seconds_tell_each_windo
 def test_going_from_one_worker_to_three_and_back_under_load_changes_no_result(
     settings: Settings, how: dict[str, str]
 ) -> None:
-    TopicAdmin(settings).ensure(declarations())
     readings = _readings()
     expected = _expected(readings)
     environment = ENVIRONMENT | how
-    workers = [start_worker(settings, **environment)]
-    produced = threading.Event()
-    try:
-        await_ready(settings, "streams", process=workers[0])
-        feeding = threading.Thread(target=_produce, args=(settings, readings, produced), daemon=True)
-        feeding.start()
-        with tail(settings, AGGREGATES) as aggregates:
-            aggregates.wait_for(lambda messages: len(messages) >= DEVICES)
-            workers += [start_worker(settings, **environment) for _ in range(2)]
-            aggregates.wait_for(lambda messages: len(messages) >= len(expected) * 2 // 3, timeout_s=120)
-            assert not produced.is_set()
-            for leaving in workers[:2]:
-                stop(leaving)
-            told = aggregates.wait_for(lambda messages: len(messages) >= len(expected), timeout_s=120)
-    finally:
-        for worker in workers:
-            if worker.poll() is None:
-                stop(worker)
+    with (
+        _fed(settings, readings, 1, environment) as (workers, produced),
+        tail(settings, AGGREGATES) as aggregates,
+    ):
+        aggregates.wait_for(lambda messages: len(messages) >= DEVICES)
+        workers += [start_worker(settings, **environment) for _ in range(2)]
+        aggregates.wait_for(lambda messages: len(messages) >= len(expected) * 2 // 3, timeout_s=120)
+        assert not produced.is_set()
+        for leaving in workers[:2]:
+            stop(leaving)
+        told = aggregates.wait_for(lambda messages: len(messages) >= len(expected), timeout_s=120)
+        assert workers[2].poll() is None
     _compare(told, expected)
 
 
 @pytest.mark.timeout(600)
 def test_workers_that_are_frozen_past_their_session_and_wake_tell_no_window_twice(settings: Settings) -> None:
-    TopicAdmin(settings).ensure(declarations())
     readings = _readings()
     expected = _expected(readings)
-    workers = [start_worker(settings, **ENVIRONMENT) for _ in range(WORKERS)]
-    produced = threading.Event()
     chance = random.Random(5)
     frozen = 0
-    try:
-        await_ready(settings, "streams", process=workers[0])
-        threading.Thread(target=_produce, args=(settings, readings, produced), daemon=True).start()
+    with _fed(settings, readings, WORKERS) as (workers, produced):
         with tail(settings, AGGREGATES) as aggregates, tail(settings, LATE) as late:
             while not produced.wait(chance.uniform(0.2, 1.5)):
                 one = workers[chance.randrange(WORKERS)]
@@ -172,36 +173,29 @@ def test_workers_that_are_frozen_past_their_session_and_wake_tell_no_window_twic
                 frozen += 1
             told = aggregates.wait_for(lambda messages: len(messages) >= len(expected), timeout_s=120)
             assert late.messages == []
-    finally:
-        for worker in workers:
-            stop(worker)
+        assert all(worker.poll() is None for worker in workers)
     _compare(told, expected)
     assert frozen >= 4
 
 
 @pytest.mark.timeout(600)
 def test_at_least_once_loses_no_reading_though_a_worker_is_killed(settings: Settings) -> None:
-    TopicAdmin(settings).ensure(declarations())
     device, event_ms, value = _readings()
     half = len(device) // 2
     readings = device[:half], event_ms[:half], value[:half]
     expected = _expected(readings)
     environment = ENVIRONMENT | {"EASYREMOTE_DELIVERY": "at_least_once"}
-    workers = [start_worker(settings, **environment) for _ in range(2)]
-    produced = threading.Event()
     kills = 0
-    try:
-        await_ready(settings, "streams", process=workers[0])
-        threading.Thread(target=_produce, args=(settings, readings, produced), daemon=True).start()
-        with tail(settings, AGGREGATES) as aggregates:
-            while not produced.wait(KILL_EACH_S / 2):
-                kill(workers[kills % 2])
-                workers[kills % 2] = start_worker(settings, **environment)
-                kills += 1
-            told = aggregates.wait_for(lambda messages: len(_windows(messages)) >= len(expected), timeout_s=120)
-    finally:
-        for worker in workers:
-            stop(worker)
+    with (
+        _fed(settings, readings, 2, environment) as (workers, produced),
+        tail(settings, AGGREGATES) as aggregates,
+    ):
+        while not produced.wait(KILL_EACH_S / 2):
+            kill(workers[kills % 2])
+            workers[kills % 2] = start_worker(settings, **environment)
+            kills += 1
+        told = aggregates.wait_for(lambda messages: len(_windows(messages)) >= len(expected), timeout_s=120)
+        assert all(worker.poll() is None for worker in workers)
     counted = _windows(told)
     assert set(counted) == set(expected)
     # Some may be counted again after a crash, none too seldom; and few are, or this would have no use.
