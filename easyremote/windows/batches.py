@@ -29,23 +29,30 @@ _QUANTILES = {"p25": 0.25, "p75": 0.75, "p95": 0.95, "p99": 0.99}
 
 
 def is_number(value: object) -> TypeGuard[int | float]:
-    """Say whether something is a finite number; a boolean is none."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """Say whether something is a finite number that a float holds; a boolean is none."""
+    try:
+        return _is_numeric(value) and math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def kind_of(item: object) -> str:
-    """Return `dict`, `number`, `text` or `unknown`.
+    """Return `dict`, `numeric`, `text` or `unknown`.
 
     Examples
     --------
     >>> [kind_of(one) for one in ({}, 1.5, "a", True, None)]
-    ['dict', 'number', 'text', 'unknown', 'unknown']
+    ['dict', 'numeric', 'text', 'unknown', 'unknown']
     """
     if isinstance(item, dict):
         return "dict"
     if isinstance(item, str):
         return "text"
-    return "number" if isinstance(item, int | float) and not isinstance(item, bool) else "unknown"
+    return "numeric" if _is_numeric(item) else "unknown"
+
+
+def _is_numeric(value: object) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def described(item: Any) -> dict[str, Any]:
@@ -64,13 +71,13 @@ def described(item: Any) -> dict[str, Any]:
             "has_timestamp": any(name in item for name in _TIMES),
             "summary": _summary(item),
         }
-    elif kind == "number":
+    elif kind == "numeric":
         value = float(item)
         if not math.isfinite(value):
             raise ValueError(f"{item!r} is no finite number")
         told = {
             "value": item,
-            "is_integer": value.is_integer(),
+            "is_integer": isinstance(item, int),
             "absolute_value": abs(item),
             "normalized": max(-1.0, min(1.0, value / 100)),
         }
@@ -91,7 +98,7 @@ def _summary(item: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in item.items():
         if isinstance(value, str):
             summary |= {f"{name}_type": "text", f"{name}_length": len(value)}
-        elif isinstance(value, int | float) and not isinstance(value, bool):
+        elif _is_numeric(value):
             summary |= {f"{name}_type": "numeric", f"{name}_value": value}
         else:
             summary[f"{name}_type"] = type(value).__name__
@@ -141,62 +148,81 @@ def aggregates(items: Sequence[tuple[int, Any]], bounds_ms: tuple[int, int] | No
     return told
 
 
-def metric(points: Sequence[float], metric_type: str) -> dict[str, Any]:
+def metric(points: Sequence[Any], metric_type: str) -> dict[str, Any]:
     """Return a metric of points, the oldest first; see `StreamProcessor.real_time_analytics`.
 
     Raises
     ------
     ValueError
-        If there is no such metric, or a point is no finite number.
+        If there is no such metric, or a point is a number that is not finite.
+    WindowError
+        If the points are too large for their differences or their deviation.
     """
     known = {"average": _average, "trend": _trend, "anomaly": _anomaly}
     if metric_type not in known:
         raise ValueError(f"unknown metric type {metric_type!r}: use one of {', '.join(known)}")
     for place, point in enumerate(points):
-        if not is_number(point):
-            raise ValueError(f"data_stream[{place}] is {point!r}: every point must be a finite number")
-    return known[metric_type]([float(point) for point in points])
+        if _is_numeric(point) and not is_number(point):
+            raise ValueError(
+                f"data_stream[{place}] is {point!r:.100}: every number must be finite, and one for a float"
+            )
+    try:
+        told = known[metric_type](points)
+    except OverflowError as error:
+        raise WindowError("these points are too large for their mean or deviation: scale them down") from error
+    if any(isinstance(one, float) and not math.isfinite(one) for one in told.values()):
+        raise WindowError("these points are too large for their differences: scale them down")
+    return told
 
 
-def _average(points: list[float]) -> dict[str, Any]:
+def _average(points: Sequence[Any]) -> dict[str, Any]:
     last = points[-LAST:]
+    numbers = [point for point in last if is_number(point)]
     if not last:
-        return {"count": 0, "message": "no_data"}
-    mean = statistics.fmean(last)
-    return {"average": mean, "count": len(last), "window_size": LAST, "min": min(last), "max": max(last)}
-
-
-def _trend(points: list[float]) -> dict[str, Any]:
-    last = points[-LAST:]
-    if len(last) < _LEAST_FOR_TREND:
-        return {"trend": "insufficient_data"}
-    changes = [after - before for before, after in pairwise(last)]
-    signs = [(change > 0) - (change < 0) for change in changes]
-    rises, falls = signs.count(1), signs.count(-1)
-    if rises == falls:
-        trend, share = "stable", signs.count(0) / len(signs)
-    else:
-        trend, share = ("increasing", rises / len(signs)) if rises > falls else ("decreasing", falls / len(signs))
-    moves = [sign for sign in signs if sign]
+        return {"average": 0, "count": 0}
+    if not numbers:
+        return {"average": 0, "count": 0, "message": "no_numeric_data"}
     return {
-        "trend": trend,
-        "confidence": share,
-        "change_points": sum(before != after for before, after in pairwise(moves)),
+        "average": statistics.fmean(numbers),
+        "count": len(numbers),
+        "window_size": len(last),
+        "min": min(numbers),
+        "max": max(numbers),
+    }
+
+
+def _trend(points: Sequence[Any]) -> dict[str, Any]:
+    if len(points) < _LEAST_FOR_TREND:
+        return {"trend": "insufficient_data"}
+    numbers = [float(point) for point in points[-LAST:] if is_number(point)]
+    if len(numbers) < _LEAST_FOR_TREND:
+        return {"trend": "insufficient_numeric_data"}
+    changes = [after - before for before, after in pairwise(numbers)]
+    rises, falls = sum(change > 0 for change in changes), sum(change < 0 for change in changes)
+    return {
+        "trend": "stable" if rises == falls else "increasing" if rises > falls else "decreasing",
+        "confidence": abs(rises - falls) / len(changes),
+        "change_points": len(changes),
         "average_change": statistics.fmean(changes),
     }
 
 
-def _anomaly(points: list[float]) -> dict[str, Any]:
+def _anomaly(points: Sequence[Any]) -> dict[str, Any]:
     if len(points) < _LEAST_FOR_ANOMALY:
-        reason = f"insufficient_data: {len(points)} points, at least {_LEAST_FOR_ANOMALY} are needed"
-        return {"anomaly": False, "reason": reason}
-    # The point in question is left out of its own yardstick: with it, of 5 points none can be 2 deviations away.
-    *before, latest = points
-    mean, std_dev = statistics.fmean(before), statistics.pstdev(before)
-    z_score = (latest - mean) / max(std_dev, _LEAST_STD * abs(mean), _LEAST_STD)
+        return {"anomaly": False, "reason": "insufficient_data"}
+    numbers = [point for point in points if is_number(point)]
+    if len(numbers) < _LEAST_FOR_ANOMALY:
+        return {"anomaly": False, "reason": "insufficient_numeric_data"}
+    *before, latest = numbers
+    mean, std_dev = statistics.fmean(numbers), statistics.pstdev(numbers)
+    z_score = abs(latest - mean) / std_dev if std_dev else 0.0
+    mean_before, std_before = statistics.fmean(before), statistics.pstdev(before)
     return {
-        "anomaly": abs(z_score) > Z_THRESHOLD,
+        "anomaly": z_score > Z_THRESHOLD,
         "z_score": z_score,
+        # With the point in its own yardstick, of n points none is further away than the root of n - 1.
+        "z_score_excluding_latest": abs(latest - mean_before)
+        / max(std_before, _LEAST_STD * abs(mean_before), _LEAST_STD),
         "latest_value": latest,
         "mean": mean,
         "std_dev": std_dev,
@@ -204,12 +230,10 @@ def _anomaly(points: list[float]) -> dict[str, Any]:
     }
 
 
-def joined(
-    stream_a: Sequence[Mapping[str, Any]], stream_b: Sequence[Mapping[str, Any]], join_key: str
-) -> list[dict[str, Any]]:
+def joined(stream_a: Sequence[Any], stream_b: Sequence[Any], join_key: str) -> list[dict[str, Any]]:
     """Return the pairs of records that have the same value under a key, in the order of `stream_a`.
 
-    A record without the key has no pair. `true` is not 1.
+    What is no object, or lacks the key, has no pair. `true` is not 1.
 
     Raises
     ------
@@ -221,13 +245,13 @@ def joined(
     >>> joined([{"id": 1, "a": 2}], [{"id": 1, "b": 3}, {"b": 4}], "id")[0]["join_value"]
     1
     """
-    by_value: dict[Any, list[Mapping[str, Any]]] = defaultdict(list)
+    by_value: dict[Any, list[dict[str, Any]]] = defaultdict(list)
     for record in stream_b:
-        if join_key in record:
+        if isinstance(record, dict) and join_key in record:
             by_value[_same(record[join_key])].append(record)
     results: list[dict[str, Any]] = []
     for record in stream_a:
-        if join_key not in record:
+        if not isinstance(record, dict) or join_key not in record:
             continue
         value = record[join_key]
         matches = by_value.get(_same(value), [])

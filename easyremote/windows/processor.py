@@ -38,7 +38,7 @@ class StreamProcessor:
     >>> processor.process_stream_data([1, "two"])["batch_size"]
     2
     >>> processor.window_aggregation("count", 10)["type_distribution"]
-    {'number': 1, 'text': 1}
+    {'numeric': 1, 'text': 1}
     """
 
     def __init__(self, processor_id: str, clock: Callable[[], int]) -> None:
@@ -63,7 +63,7 @@ class StreamProcessor:
         -------
         dict
             `processor_id`, `batch_size`, `processing_time` (s) and `results`: of each item `original`,
-            `processed_time` (ms), `processor_id`, `type` (`dict`, `number`, `text`, `unknown`) and what is said of its
+            `processed_time` (ms), `processor_id`, `type` (`dict`, `numeric`, `text`, `unknown`) and what is said of its
             type; of one that fails `error` and `original`, in its place.
         """
         started = self._clock()
@@ -130,34 +130,37 @@ class StreamProcessor:
             now_ms = self._clock()
             return aggregates([one for one in self._seen if one[0] > now_ms - size_ms], (now_ms - size_ms, now_ms))
 
-    def real_time_analytics(self, data_stream: list[float], metric_type: str) -> dict[str, Any]:
-        """Say something about points, the oldest first.
+    def real_time_analytics(self, data_stream: list[Any], metric_type: str) -> dict[str, Any]:
+        """Say something about points, the oldest first; what is no number among them is passed over.
 
         Parameters
         ----------
-        data_stream : list of float
-            Finite numbers.
+        data_stream : list
+            Finite numbers, and whatever else JSON holds.
         metric_type : {"average", "trend", "anomaly"}
-            `average`: `average`, `count`, `window_size`, `min`, `max` of the last 10. `trend`: by the signs of the last
-            10's differences `trend` (increasing, decreasing, stable; under 3 points insufficient_data), `confidence`
-            (the share of differences that go that way), `change_points` (how often the direction turns) and
-            `average_change`. `anomaly`: whether the last point is more than 2 standard deviations from those before it:
-            `anomaly`, `z_score`, `latest_value`, `mean`, `std_dev`, `threshold`; under 5 points `anomaly` (false) and
-            `reason`.
+            `average`: `average`, `count`, `window_size`, `min`, `max` of the last 10. `trend`: of the differences of
+            the last 10 `trend` (increasing where more rise than fall, decreasing where fewer do, stable; under 3 points
+            insufficient_data, under 3 numbers insufficient_numeric_data), `change_points` (their number), `confidence`
+            (0 to 1: by how much one direction outnumbers the other, as a share of them) and `average_change`.
+            `anomaly`: whether the last point is more than 2 population deviations from the mean of all: `anomaly`,
+            `z_score` (how many, without a sign), `z_score_excluding_latest` (by mean and deviation of the points before
+            it; the better one of few points), `latest_value`, `mean`, `std_dev`, `threshold`; under 5 numbers `anomaly`
+            (false) and `reason`.
 
         Raises
         ------
         ValueError
-            If there is no such metric, or a point is no finite number.
+            If there is no such metric, or a number is not finite.
+        WindowError
+            If the points are too large for it.
         """
         return metric(data_stream, metric_type)
 
-    def stream_join(
-        self, stream_a: list[dict[str, Any]], stream_b: list[dict[str, Any]], join_key: str
-    ) -> dict[str, Any]:
+    def stream_join(self, stream_a: list[Any], stream_b: list[Any], join_key: str) -> dict[str, Any]:
         """Join two batches by a key: `joined_count`, `stream_a_size`, `stream_b_size`, `join_key`, `results`.
 
-        Each of the results is `{"stream_a", "stream_b", "join_key", "join_value"}`; records without the key have none.
+        Each of the results is `{"stream_a", "stream_b", "join_key", "join_value"}`; what is no object or lacks the key
+        is passed over.
 
         Raises
         ------

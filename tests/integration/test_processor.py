@@ -14,7 +14,7 @@ pytestmark = pytest.mark.broker
 def test_the_statistics_functions_are_served_through_requests_by_a_stream_processor(settings: Settings) -> None:
     with running(settings, "streams", "router", EASYREMOTE_PROCESSOR_ID="stream_001"), Client(settings) as client:
         described = client.call("process_stream_data", [1, "two words", {"value": 3}, True])
-        assert [one["type"] for one in described["results"]] == ["number", "text", "dict", "unknown"]
+        assert [one["type"] for one in described["results"]] == ["numeric", "text", "dict", "unknown"]
         assert described["processor_id"] == "stream_001"
         window = client.call("window_aggregation", "count", 10)
         assert (window["count"], window["sum"]) == (4, 4.0)
