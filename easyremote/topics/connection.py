@@ -6,6 +6,7 @@ import ssl
 from typing import TYPE_CHECKING, Any
 
 from easyremote.errors import ConfigError
+from easyremote.topics.outages import ClientLog
 
 if TYPE_CHECKING:
     from faust.types.auth import CredentialsT
@@ -28,7 +29,7 @@ def confluent_config(settings: Settings) -> dict[str, Any]:
     ConfigError
         If no Kafka is known, or SASL is asked for without a user and a password.
     """
-    config: dict[str, Any] = {  # Any: librdkafka's settings are strings, numbers and booleans
+    config: dict[str, Any] = {  # Any: librdkafka's settings are strings, numbers, booleans and functions
         "bootstrap.servers": settings.bootstrap_servers(),
         "security.protocol": settings.kafka_security_protocol,
         "client.id": settings.node_id,
@@ -36,7 +37,7 @@ def confluent_config(settings: Settings) -> dict[str, Any]:
         "reconnect.backoff.ms": 50,
         "reconnect.backoff.max.ms": 1_000,
         "log_level": 3,
-    }
+    } | ClientLog(settings.bootstrap_servers()).client
     if settings.kafka_security_protocol.startswith("SASL"):
         user, password = _sasl(settings)
         config["sasl.mechanism"] = settings.kafka_sasl_mechanism

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from easyremote.topics.outages import OUTAGES
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -18,12 +20,14 @@ if TYPE_CHECKING:
 __all__ = ["KnownBrokers", "hand_over"]
 
 _REPORT_MS = 2_000
+_UP = ("UP", "UPDATE")
 _ENOUGH = 2
 """Reports without a broker in a row: one may fall between the leaving of the old ones and the naming of the new."""
 
 
 class _Broker(msgspec.Struct):
     source: str
+    state: str = "DOWN"
 
 
 class _Report(msgspec.Struct):
@@ -62,8 +66,11 @@ class KnownBrokers:
         """Take a report: librdkafka's statistics, as JSON."""
         brokers = msgspec.json.decode(report, type=_Report).brokers
         # A coordinator is a role, which a broker that is known by its own name takes on.
-        is_known = any(broker.source != "logical" for broker in brokers.values())
-        self._without = 0 if is_known else self._without + 1
+        known = {name: broker for name, broker in brokers.items() if broker.source != "logical"}
+        self._without = 0 if known else self._without + 1
+        OUTAGES.look(
+            {name.rpartition("://")[2].partition("/")[0]: broker.state in _UP for name, broker in known.items()}
+        )
 
 
 def hand_over(former: Consumer, to: Consumer, starts: Sequence[TopicPartition]) -> None:
