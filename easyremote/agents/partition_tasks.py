@@ -13,11 +13,16 @@ import structlog
 from easyremote.agents.disk import DiskCopy, DiskShelf, Scratch, need_rocksdict
 from easyremote.clock import monotonic_s, now_ms
 from easyremote.errors import TopicError
+from easyremote.topics.catalog import DEAD_LETTERS_OF
 from easyremote.topics.changelog import Copy, Standby, catch_up
 from easyremote.topics.deliveries import AtLeastOnce, Delivery, Output
 from easyremote.topics.doneset import Place
 from easyremote.topics.events import Assigned, Batch, Revoked, SourceEvent, Tick
+from easyremote.topics.limits import Unreadable, attempt, shortened
+from easyremote.topics.odd_records import LARGEST_VALUE_BYTES, fitting
+from easyremote.topics.records import RecordRef
 from easyremote.topics.source import BatchSource
+from easyremote.topics.tally import tally
 from easyremote.topics.transactions import MembershipChanged, Transactions, committed_offsets
 
 if TYPE_CHECKING:
@@ -32,6 +37,7 @@ T = TypeVar("T")
 _RESTS_EACH = 10_000
 """Keys that are restored before those that memory has no room for go to rest."""
 
+_MOST_DIGITS = 19
 _POSITION = b"position"
 """Key in the changelog of the next offset to read of the first topic; the tasks' own keys differ from it."""
 
@@ -178,10 +184,13 @@ class PartitionTasks(Generic[T]):
             restored, latest = self._partition(number), copy.latest
             for side, topic in enumerate(self._names.topics):
                 position = latest.pop(_position(side), None)
-                if position is not None:
-                    starts[topic, number] = restored.positions[topic] = int(position)
+                known = None if position is None else attempt(_offset_in, position)
+                if isinstance(known, Unreadable):
+                    self._pass_over(number, _position(side), known.error)
+                elif known is not None:
+                    starts[topic, number] = restored.positions[topic] = known
             for count, (key, content) in enumerate(latest.items(), 1):
-                restored.task.restore(key, content)
+                self._restore_one(number, restored.task, key, content)
                 if count % _RESTS_EACH == 0:
                     restored.rest()
             keys += len(latest)
@@ -192,6 +201,19 @@ class PartitionTasks(Generic[T]):
         group = self._names.group
         log.info("state restored", group=group, partitions=partitions, keys=keys, records=read, seconds=seconds)
         return starts
+
+    def _restore_one(self, number: int, task: Task[T], key: bytes, content: bytes) -> None:
+        # Anybody may have written there, and compaction keeps it: it must not keep this worker from starting.
+        try:
+            task.restore(key, content)
+        except MemoryError:
+            raise
+        except Exception as error:  # noqa: BLE001  # whatever it is, it is about this record
+            self._pass_over(number, key, error)
+
+    def _pass_over(self, number: int, key: bytes, error: Exception) -> None:
+        reason = f"the record of key {shortened(repr(key), 100)} is no state of ours: {error}"
+        tally.pass_over(self._names.changelog, number, None, reason)
 
     async def handle(self, event: SourceEvent[T], source: BatchSource[T]) -> None:
         """Take one event of the source; the work is done on a thread, in order, so the event loop stays free."""
@@ -264,6 +286,14 @@ class PartitionTasks(Generic[T]):
         except TopicError as error:
             log.warning("handing over without a last commit; the next owner does it again", error=str(error))
 
+    def _fitting(self, output: Output, number: int, held: _Partition[T]) -> Output:
+        if len(output.value or b"") + len(output.key or b"") <= LARGEST_VALUE_BYTES:
+            return output
+        # Of which record it came is not known any more: it is one of those before what is committed now.
+        topic = self._names.topics[0]
+        origin = RecordRef(topic, number, held.next_offsets.get(topic, 0))
+        return fitting(output, origin, topic + DEAD_LETTERS_OF, self._settings.node_id)
+
     def _commit(self, group: Any, source: BatchSource[T]) -> None:
         outputs: list[Output] = []
         offsets: dict[tuple[str, int], int] = {}
@@ -272,6 +302,7 @@ class PartitionTasks(Generic[T]):
             offsets |= {(topic, number): offset for topic, offset in held.next_offsets.items()}
             # What has changed joins the outputs first, so that a commit that fails can be tried again whole.
             held.outputs += [Output(changelog, key, value, number) for key, value in held.task.changes()]
+            held.outputs = [self._fitting(one, number, held) for one in held.outputs]
             outputs += held.outputs
         positions = [
             Output(changelog, _position(self._names.topics.index(topic)), b"%d" % offset, number)
@@ -291,6 +322,13 @@ def _delivery(settings: Settings, names: Names) -> Delivery:
     if settings.delivery == "at_least_once":
         return AtLeastOnce(settings)
     return Transactions(settings, names.transactions, names.group)
+
+
+def _offset_in(position: bytes) -> int:
+    offset = int(position)
+    if not 0 <= offset < 2**63 or len(position) > _MOST_DIGITS:
+        raise ValueError(f"{offset} is no offset")
+    return offset
 
 
 def _position(side: int) -> bytes:

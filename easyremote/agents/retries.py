@@ -8,11 +8,16 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from easyremote.clock import now_ms
+from easyremote.errors import PayloadTooLarge, TopicError
 from easyremote.inference.ledger import Ledger
 from easyremote.topics.catalog import REQUESTS
 from easyremote.topics.events import Assigned, Batch, Revoked, SourceEvent
-from easyremote.topics.producer import delivery_error
+from easyremote.topics.letters import Failure
+from easyremote.topics.producer import delivery_error, is_refused
+from easyremote.topics.records import RecordRef
+from easyremote.topics.replying import dead_letter
 from easyremote.topics.source import BatchSource
+from easyremote.topics.tally import tally
 from easyremote.topics.wire import headers_of
 
 if TYPE_CHECKING:
@@ -47,6 +52,7 @@ class Retries:
     def __init__(
         self, settings: Settings, producer: RecordProducer, delay_ms: int, failed: Callable[[Exception], None]
     ) -> None:
+        self._namespace, self._node_id = settings.namespace, settings.node_id
         self._requests = settings.namespace + REQUESTS
         self._producer = producer
         self._delay_ms = delay_ms
@@ -97,17 +103,35 @@ class Retries:
     def _send_back(self, message: Message, partition: int, generation: int, source: BatchSource[list[Message]]) -> None:
         offset = message.offset() or 0
 
-        def delivered(error: KafkaError | None, _message: Message) -> None:
+        def bury(reason: Exception) -> None:
+            # Nobody but who writes there by hand sends what `requests` has no room for.
+            tally.bury(source.topic, 1, 1)
+            dead_letter(
+                self._producer,
+                self._namespace,
+                (message.key(), message.value(), headers_of(message)),
+                RecordRef(source.topic, partition, offset),
+                reason,
+                finished,
+                failure=Failure(node_id=self._node_id),
+            )
+
+        def finished(error: KafkaError | None, _message: Message) -> None:
             if error is None:
                 self._ledger.finish(partition, generation, offset, ran=False)
                 source.commit(self._ledger.committable())
             else:
                 self._failed(delivery_error(self._requests, error))
 
-        self._producer.send(
-            self._requests,
-            message.value(),
-            key=message.key(),
-            headers=headers_of(message),
-            on_delivery=delivered,
-        )
+        def delivered(error: KafkaError | None, acknowledged: Message) -> None:
+            if error is not None and is_refused(error):
+                bury(delivery_error(self._requests, error))
+            else:
+                finished(error, acknowledged)
+
+        try:
+            self._producer.send(
+                self._requests, message.value(), key=message.key(), headers=headers_of(message), on_delivery=delivered
+            )
+        except (PayloadTooLarge, TopicError) as error:
+            bury(error)

@@ -24,12 +24,13 @@ from easyremote.inference.ledger import Ledger
 from easyremote.inference.routes import RecentRoutes
 from easyremote.topics.catalog import REPLIES, REQUESTS, RETRIES, inference_topic
 from easyremote.topics.events import Assigned, Batch, Revoked, SourceEvent
-from easyremote.topics.letters import Failure
+from easyremote.topics.letters import Failure, stack_of
 from easyremote.topics.producer import delivery_error, is_refused
 from easyremote.topics.records import RecordRef
 from easyremote.topics.replying import dead_letter, encode_reply, error_reply, send_reply
 from easyremote.topics.source import BatchSource
-from easyremote.topics.wire import Address, MalformedCall, Origin, headers_of, parse_call
+from easyremote.topics.tally import tally
+from easyremote.topics.wire import Address, MalformedCall, Origin, headers_of, read_call
 
 if TYPE_CHECKING:
     from confluent_kafka import KafkaError, Message
@@ -63,12 +64,14 @@ def decode_arrived(topic: str, namespace: str) -> Callable[[int, Sequence[Messag
         arrived = []
         for message in messages:
             origin = Origin(topic, partition, message.offset() or 0, message.timestamp()[1])
-            try:
-                call = parse_call(message.value(), headers_of(message), origin, namespace)
-            except MalformedCall as error:
-                arrived.append(Arrived(message, origin, None, error))
+            call = read_call(message.value(), headers_of(message), origin, namespace)
+            if isinstance(call, MalformedCall):
+                arrived.append(Arrived(message, origin, None, call))
+                tally.bury(topic, 1, 1)
             else:
                 arrived.append(Arrived(message, origin, call))
+                if tally.streaks:
+                    tally.well(topic)
         return arrived
 
     return decode
@@ -169,7 +172,9 @@ class Router:
         for one in batch.content:
             try:
                 self._route(one, now, pending)
-            except EasyRemoteError as error:
+            except MemoryError:
+                raise
+            except Exception as error:  # noqa: BLE001  # whatever it is about this record, the others go on
                 self._refuse(one, error, pending)
 
     def _route(self, one: Arrived, now: float, pending: _Pending) -> None:
@@ -228,7 +233,7 @@ class Router:
             error = DeadlineExceeded(f"the deadline of {call.function} passed {late_ms:.0f} ms before it was routed")
         self._answer(call.address, call, call.id, error, pending)
 
-    def _refuse(self, one: Arrived, error: EasyRemoteError, pending: _Pending) -> None:
+    def _refuse(self, one: Arrived, error: Exception, pending: _Pending) -> None:
         address: Address | None
         if isinstance(error, MalformedCall):
             address, call_id = error.address, error.call_id
@@ -240,7 +245,10 @@ class Router:
         if address is not None:
             reply = self._error_reply(one.call, call_id, error)
             # The dead letter below is the acknowledgement that counts: this reply has no one else to wait for it.
-            send_reply(self._producer, address, None, (call_id, reply), _log_undelivered)
+            try:
+                send_reply(self._producer, address, None, (call_id, reply), _log_undelivered)
+            except EasyRemoteError as failure:
+                log.warning("an error reply has nowhere to go", topic=address.topic, error=str(failure))
         message = one.message
         dead_letter(
             self._producer,
@@ -250,7 +258,10 @@ class Router:
             error,
             pending.one,
             failure=Failure(
-                node_id=self._settings.node_id, call_id=call_id, attempts=None if one.call is None else one.call.attempt
+                node_id=self._settings.node_id,
+                call_id=call_id,
+                attempts=None if one.call is None else one.call.attempt,
+                stack=None if isinstance(error, EasyRemoteError) else stack_of(error),
             ),
         )
 
@@ -266,7 +277,7 @@ class Router:
             pending.soft,
         )
 
-    def _error_reply(self, call: Call | None, call_id: str, error: EasyRemoteError) -> bytes:
+    def _error_reply(self, call: Call | None, call_id: str, error: Exception) -> bytes:
         function = call.function if call is not None else getattr(error, "function", None)
         return encode_reply(error_reply(error, call_id=call_id, function=function, node_id=self._settings.node_id))
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from itertools import repeat
 from typing import TYPE_CHECKING
 
-import msgspec
 import numpy as np
 
 from easyremote.agents.partition_tasks import Names, PartitionTasks
@@ -16,8 +15,10 @@ from easyremote.pipelines.decoding import offsets_of
 from easyremote.topics.catalog import AGGREGATES, ALERTS, LATE, MALFORMED_READINGS, READINGS, STREAMS_CHANGELOG
 from easyremote.topics.deliveries import Output
 from easyremote.topics.events import Batch
+from easyremote.topics.limits import Unreadable, attempt
 from easyremote.topics.odd_records import Place, dead_letter, late_record
 from easyremote.topics.records import Aggregate, Alert, RecordRef, decode_reading, encode
+from easyremote.topics.tally import tally
 from easyremote.topics.wire import uuid7
 from easyremote.windows import Effects, EventTime, Kernel, Readings, Tumbling, ZScore
 
@@ -47,14 +48,21 @@ def decode_readings(_partition: int, messages: Sequence[Message]) -> Arrived:
     places: Sequence[int] = range(len(messages))
     try:
         rows = [decode_reading(message.value() or b"") for message in messages]
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except MemoryError:
+        raise
+    except Exception:  # noqa: BLE001  # one of them is no reading, whatever it is: each has its own reason
         rows, places = [], []
         for place, message in enumerate(messages):
-            try:
-                rows.append(decode_reading(message.value() or b""))
+            row = attempt(decode_reading, message.value())
+            if isinstance(row, Unreadable):
+                malformed.append((place, row.error))
+            else:
+                rows.append(row)
                 places.append(place)
-            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-                malformed.append((place, error))
+        tally.bury(messages[0].topic() or "", len(messages), len(malformed))
+    else:
+        if tally.streaks:
+            tally.well(messages[0].topic() or "")
     if not rows:
         return Arrived(messages, places, None, malformed)
     readings = Readings(
@@ -130,10 +138,11 @@ class ReadingsTask:
     def _late_of(self, effects: Effects, arrived: Arrived) -> list[Output]:
         return [
             late_record(
-                self._late,
+                (self._late, self._dead),
                 arrived.messages[arrived.places[late.place]],
                 late,
                 (late.window_start, late.window_start + self._windows.size_ms),
+                self._node_id,
             )
             for late in effects.late
         ]

@@ -17,6 +17,7 @@ from easyremote.topics.catalog import REPLIES, RESULTS
 from easyremote.topics.follower import Follower
 from easyremote.topics.lookup import RecordReader
 from easyremote.topics.records import RecordRef
+from easyremote.topics.tally import tally
 
 if TYPE_CHECKING:
     from confluent_kafka import Message
@@ -67,7 +68,7 @@ class AnswerWatch:
 
     def recall(self, place: RecordRef, call_id: str, told: Callable[[Answer | None], None]) -> None:
         """Let `told` have the answer that stands at a place, or None if it is not this call's, on another thread."""
-        self._reader.ask(place, lambda message: told(None if message is None else answer_in(message, call_id)))
+        self._reader.ask(place, lambda message: told(None if message is None else _answer_in(message, call_id)))
 
     def catch_up(self, timeout_s: float) -> bool:
         """Wait until every answer that the broker has now is known; say whether it is, within `timeout_s`."""
@@ -108,7 +109,7 @@ class AnswerWatch:
             partition, offset = message.partition() or 0, message.offset() or 0
             ends[partition] = offset + 1
             key = message.key()
-            if isinstance(key, bytes):
+            if isinstance(key, bytes) and partition < 1 << _PARTITION_BITS:
                 keys.append(key)
                 places.append(number | partition << _OFFSET_BITS | offset)
         with self._came:
@@ -116,3 +117,12 @@ class AnswerWatch:
             for partition, end in ends.items():
                 self._next[topic, partition] = end
             self._came.notify_all()
+
+
+def _answer_in(message: Message, call_id: str) -> Answer | None:
+    # Whoever may write there may write anything; what is no answer is none, and the call is run.
+    try:
+        return answer_in(message, call_id)
+    except (ValueError, TypeError, OverflowError) as error:
+        tally.pass_over(message.topic() or "", message.partition() or 0, message.offset() or 0, error)
+        return None

@@ -112,7 +112,9 @@ class Function:
     def _decode(self, value: Raw, name: str, decode: Decoder) -> Any:  # Any: as the type hint says
         try:
             return decode(value)
-        except msgspec.MsgspecError as error:
+        except MemoryError:
+            raise
+        except Exception as error:  # letters that are no UTF-8, nesting, a number that its type cannot have
             raise InvalidArguments(f"{self.name}: argument {name!r}: {error}") from error
 
 

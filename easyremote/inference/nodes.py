@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 __all__ = ["NodeWatch"]
 
 
+_MAX_DIGITS = 9
+
+
 class NodeWatch:
     """A balancer that is kept up to date by the nodes' heartbeats; safe to use from several threads.
 
@@ -101,7 +104,7 @@ class NodeWatch:
         """
         now = wall_ms()
         with self._lock:
-            if reply is None or reply.node_id != node_id or in_flight is None or not in_flight.isdigit():
+            if reply is None or reply.node_id != node_id or in_flight is None or not _is_count(in_flight):
                 self._balancer.done(node_id, now)
                 return
             on_its_way_ms = now - sent_ms - reply.timings_ms.waited - reply.timings_ms.executed
@@ -141,3 +144,7 @@ class NodeWatch:
             seen_ms = now_ms() if is_new else min(now_ms(), sent_ms)
             self._balancer.update(beat, seen_ms)
             self._heartbeats[node_id] = (beat, seen_ms)
+
+
+def _is_count(header: bytes) -> bool:
+    return header.isdigit() and len(header) < _MAX_DIGITS

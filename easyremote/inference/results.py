@@ -59,14 +59,16 @@ def answer_in(message: Message, call_id: str) -> Answer | None:
     """
     key, value, headers = message.key(), message.value(), dict(headers_of(message))
     sent = headers.get(SENT_MS)
-    known = key.encode() if isinstance(key, str) else key
+    known = key.encode(errors="replace") if isinstance(key, str) else key
     if known != call_id.encode() or value is None or sent is None:
         return None
     topic, partition = headers.get(REPLY_TOPIC), headers.get(REPLY_PARTITION)
     if topic is None:
         return Answer(value, sent, message.topic() or "", message.partition())
-    number = None if partition is None else int.from_bytes(partition, "big", signed=True)
-    return Answer(value, sent, topic.decode(), number)
+    number = None if partition is None else int.from_bytes(partition[:4], "big", signed=True)
+    if number is not None and number < 0:
+        return None  # no node has written that
+    return Answer(value, sent, topic.decode(errors="replace"), number)
 
 
 class RecentResults:

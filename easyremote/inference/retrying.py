@@ -103,7 +103,7 @@ class FailedCalls:
             on_delivery=on_delivery,
         )
 
-    def outcome(self, job: Job, error: EasyRemoteError) -> Outcome:
+    def outcome(self, job: Job, error: Exception) -> Outcome:
         """Return how a call ends that is not run because of an error: as a dead letter, and answered."""
         call, node_id = job.call, self._settings.node_id
         reply = error_reply(error, call_id=call.id, function=call.function, node_id=node_id, attempts=call.attempt)
@@ -142,7 +142,10 @@ class FailedCalls:
         node_id = self._settings.node_id
         if error.address is not None:
             reply = error_reply(error, call_id=error.call_id, function=error.function, node_id=node_id)
-            send_reply(self._producer, error.address, None, (error.call_id, encode_reply(reply)), _log_undelivered)
+            try:
+                send_reply(self._producer, error.address, None, (error.call_id, encode_reply(reply)), _log_undelivered)
+            except EasyRemoteError as failure:
+                log.warning("an error reply has nowhere to go", topic=error.address.topic, error=str(failure))
         dead_letter(
             self._producer,
             self._settings.namespace,

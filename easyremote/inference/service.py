@@ -27,7 +27,8 @@ from easyremote.topics.letters import stack_of
 from easyremote.topics.producer import delivery_error, is_refused
 from easyremote.topics.profiles import CALLS
 from easyremote.topics.source import BatchSource
-from easyremote.topics.wire import MalformedCall, Origin, headers_of, parse_call
+from easyremote.topics.tally import tally
+from easyremote.topics.wire import MalformedCall, Origin, headers_of, read_call
 
 if TYPE_CHECKING:
     from confluent_kafka import KafkaError, Message
@@ -203,11 +204,13 @@ class NodeService(Service):
             if answered and message.offset() in answered:
                 continue
             origin = Origin(self._topic, partition, message.offset() or 0, message.timestamp()[1])
-            try:
-                call = parse_call(message.value(), headers_of(message), origin, self._settings.namespace)
-            except MalformedCall as error:
-                self._reject(message, origin, generation, error)
+            call = read_call(message.value(), headers_of(message), origin, self._settings.namespace)
+            if isinstance(call, MalformedCall):
+                self._reject(message, origin, generation, call)
+                tally.bury(self._topic, 1, 1)
             else:
+                if tally.streaks:
+                    tally.well(self._topic)
                 jobs.append(Job(call, partition, generation, origin.offset, arrived_ms, value=message.value() or b""))
         return jobs
 
@@ -217,12 +220,21 @@ class NodeService(Service):
                 self._owed += 1
             self._give_slots_back()
             for job in event.content:
-                self._duplicates.admit(job)
+                self._admit(job)
         elif isinstance(event, Assigned):
             self.ledger.assign(event.partitions, self._inherited)
             self._changed()
         elif isinstance(event, Revoked):
             self._let_go(event)
+
+    def _admit(self, job: Job) -> None:
+        try:
+            self._duplicates.admit(job)
+        except MemoryError:
+            raise
+        except Exception as error:
+            log.exception("a call could not be begun; it is answered with why, and a dead letter", call=job.call.id)
+            self.executor.refuse(job, self._failed_calls.outcome(job, error))
 
     def _let_go(self, event: Revoked) -> None:
         if not event.lost:

@@ -20,7 +20,8 @@ from easyremote.inference.nodes import NodeWatch
 from easyremote.settings import Strategy
 from easyremote.topics.catalog import CANCELLATIONS, REPLIES, REQUESTS, declarations, inference_topic
 from easyremote.topics.claims import Arguments, ClaimDesk
-from easyremote.topics.follower import Follower
+from easyremote.topics.follower import Follower, each_of
+from easyremote.topics.limits import Unreadable, attempt
 from easyremote.topics.producer import RecordProducer, delivery_error
 from easyremote.topics.records import Blob, Cancellation, Reply, Request, decode_reply, encode
 from easyremote.topics.replying import encode_reply
@@ -233,7 +234,7 @@ class Session:
         """
         try:
             return msgspec.json.decode(self._desk.get(blob, what))
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except (ValueError, RecursionError) as error:
             raise CallError(f"the {what} cannot be read: {error}") from error
 
     def cancel(self, call_id: str) -> None:
@@ -305,23 +306,23 @@ class Session:
         return prefix + inference_topic(choice.pool), choice.partition, choice.node_id
 
     def _receive(self, messages: Sequence[Message]) -> None:
-        for message in messages:
-            headers = dict(headers_of(message))
-            correlation_id = headers.get(CORRELATION_ID)
-            if correlation_id is None or correlation_id not in self._waiting:
-                continue  # another client's, or the second reply of a call that was done twice
-            in_flight = headers.get(IN_FLIGHT)
-            try:
-                reply = decode_reply(message.value() or b"")
-            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-                self._end(correlation_id, CallError(f"the reply cannot be read: {error}"), in_flight)
-                continue
-            if reply.final is False:
-                self._come(correlation_id, reply)
-            elif isinstance(reply.result_claim, Blob):
-                self._fetchers.submit(self._end_large, correlation_id, reply, reply.result_claim, in_flight)
-            else:
-                self._end(correlation_id, reply, in_flight)
+        each_of(messages, self._receive_one)
+
+    def _receive_one(self, message: Message) -> None:
+        headers = dict(headers_of(message))
+        correlation_id = headers.get(CORRELATION_ID)
+        if correlation_id is None or correlation_id not in self._waiting:
+            return  # another client's, or the second reply of a call that was done twice
+        in_flight = headers.get(IN_FLIGHT)
+        reply = attempt(decode_reply, message.value())
+        if isinstance(reply, Unreadable):
+            self._end(correlation_id, CallError(f"the reply cannot be read: {reply.error}"), in_flight)
+        elif reply.final is False:
+            self._come(correlation_id, reply)
+        elif isinstance(reply.result_claim, Blob):
+            self._fetchers.submit(self._end_large, correlation_id, reply, reply.result_claim, in_flight)
+        else:
+            self._end(correlation_id, reply, in_flight)
 
     def _come(self, correlation_id: bytes, item: Reply) -> None:
         waiting = self._waiting.get(correlation_id)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["Decoded", "Decoder", "offsets_of"]
 
 _encode = msgspec.json.Encoder().encode
-_UNREADABLE = (msgspec.MsgspecError, UnicodeError, TypeError, OverflowError)
+_UNREADABLE = (msgspec.MsgspecError, ValueError, TypeError, ArithmeticError, RecursionError, LookupError)
 
 _Time = Annotated[int, msgspec.Meta(ge=0, lt=2**48)]
 

@@ -64,7 +64,14 @@ class PipelineTask:
                 messages = [messages[place] for place in content.places]
             outputs += self._told(told.results, messages)
             outputs += [
-                late_record(self._late[side], messages[late.place], late, (late.start, late.end)) for late in told.late
+                late_record(
+                    (self._late[side], self._dead[side]),
+                    messages[late.place],
+                    late,
+                    (late.start, late.end),
+                    self._node_id,
+                )
+                for late in told.late
             ]
         for place, error in content.malformed:
             outputs.append(dead_letter(self._dead[side], content.messages[place], error, self._node_id))

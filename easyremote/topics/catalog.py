@@ -11,6 +11,7 @@ __all__ = [
     "CANCELLATIONS",
     "CANCELLATIONS_KEPT_MS",
     "DEAD_LETTERS",
+    "DEAD_LETTERS_OF",
     "FUNCTIONS",
     "FUNCTIONS_KEPT_MS",
     "LARGEST_RECORD_BYTES",
@@ -32,6 +33,8 @@ __all__ = [
     "inference_topic",
 ]
 
+DEAD_LETTERS_OF = ".dlq"
+"""Behind a topic's name: what could not be read of it."""
 REQUESTS = "requests"
 REPLIES = "replies"
 RESULTS = "results"

@@ -23,6 +23,7 @@ from easyremote.topics.changelog import read_latest
 from easyremote.topics.connection import confluent_config
 from easyremote.topics.deliveries import Output
 from easyremote.topics.letters import DeadLetter, letter_of, redriven_headers
+from easyremote.topics.limits import Unreadable, attempt
 from easyremote.topics.records import encode
 
 if TYPE_CHECKING:
@@ -113,7 +114,8 @@ class DeadLetters:
     def handled(self) -> dict[str, Handled]:
         """Return what was done with which letter, by its id."""
         latest = read_latest(self._settings, self._handled, [0])[0]
-        return {key.decode(): _decode_handled(value) for key, value in latest.items()}
+        known = {key.decode(errors="replace"): attempt(_decode_handled, value) for key, value in latest.items()}
+        return {key: one for key, one in known.items() if not isinstance(one, Unreadable)}
 
     def matching(self, wanted: Wanted) -> Iterator[DeadLetter]:
         """Yield the letters that are wanted, oldest first, whether they are dealt with or not."""
@@ -167,7 +169,8 @@ class DeadLetters:
         Raises
         ------
         TopicError
-            If there is no letter of an id, or it is dealt with already: nothing is done then. Or if another
+            If there is no letter of an id, it is dealt with already, or is not whole and should go back: nothing is
+            done then. Or if another
             one's command has begun meanwhile: what was yielded is done, and no more.
         """
         named = list(dict.fromkeys(ids))
@@ -175,14 +178,27 @@ class DeadLetters:
             known = self.handled()
             if named:
                 self._refuse_handled(named, known, again=again)
-                letters: Iterable[DeadLetter] = [self.get(one) for one in named]
+                letters: Iterable[DeadLetter] = [self._whole(self.get(one), action) for one in named]
             else:
-                letters = (one for one in self.matching(wanted) if again or one.id not in known)
+                letters = (
+                    one
+                    for one in self.matching(wanted)
+                    if (again or one.id not in known) and not (action == "redriven" and one.truncated)
+                )
             done = 0
             for group in _groups(letters):
                 writer.write(output for letter in group for output in self._outputs(action, letter, known))
                 done += len(group)
                 yield done
+
+    @staticmethod
+    def _whole(letter: DeadLetter, action: Literal["redriven", "dropped"]) -> DeadLetter:
+        if action == "redriven" and letter.truncated:
+            raise TopicError(
+                f"nothing was done: {letter.id} is not the whole record ({letter.truncated}): send that again "
+                "yourself, and drop this"
+            )
+        return letter
 
     def _refuse_handled(self, ids: list[str], known: dict[str, Handled], *, again: bool) -> None:
         told = [f"{one} was {known[one].action} by {known[one].by}" for one in ids if one in known]

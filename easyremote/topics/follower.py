@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Literal, TypeVar
 
-import msgspec
 import structlog
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
@@ -15,11 +14,13 @@ from easyremote.clock import monotonic_s
 from easyremote.errors import BrokerUnavailable, TopicError
 from easyremote.topics.connection import confluent_config
 from easyremote.topics.known_brokers import KnownBrokers, hand_over
+from easyremote.topics.limits import Unreadable, attempt
+from easyremote.topics.tally import tally
 
 if TYPE_CHECKING:
     from easyremote.settings import Settings
 
-__all__ = ["GATHER_S", "Follower", "follow_records"]
+__all__ = ["GATHER_S", "Follower", "each_of", "follow_records"]
 
 log = structlog.get_logger(__name__)
 
@@ -285,7 +286,7 @@ def follow_records(
     take: Callable[[str, Record | None, int], None],
     changed: Callable[[], None] | None = None,
 ) -> Follower:
-    """Follow a topic of records from its beginning; what cannot be read is logged and left out.
+    """Follow a topic of records from its beginning; what cannot be read, or used, is counted and passed over.
 
     Parameters
     ----------
@@ -297,7 +298,7 @@ def follow_records(
         Makes a record of a value.
     take : callable
         `(key, record, at_ms)`: takes one, None for a record without a value; `at_ms` is its timestamp. Called on the
-        follower's thread, maybe before this function returns.
+        follower's thread, maybe before this function returns. What it raises costs this one record.
     changed : callable, optional
         Called after those that came together.
 
@@ -309,17 +310,28 @@ def follow_records(
         If the topic does not exist.
     """
 
+    def one(message: Message) -> None:
+        key, value = message.key(), message.value()
+        name = key.decode(errors="replace") if isinstance(key, bytes) else str(key)
+        record = None if value is None else attempt(decode, value)
+        if isinstance(record, Unreadable):
+            raise record.error
+        take(name, record, message.timestamp()[1])
+
     def receive(messages: Sequence[Message]) -> None:
-        for message in messages:
-            key, value = message.key(), message.value()
-            name = key.decode(errors="replace") if isinstance(key, bytes) else str(key)
-            try:
-                record = None if value is None else decode(value)
-            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-                log.warning("a record cannot be read", topic=topic, key=name, error=str(error))
-                continue
-            take(name, record, message.timestamp()[1])
+        each_of(messages, one)
         if changed is not None:
             changed()
 
     return Follower(settings, settings.namespace + topic, receive, start="beginning")
+
+
+def each_of(messages: Sequence[Message], take: Callable[[Message], None]) -> None:
+    """Let each record be taken; one on which that raises is counted and passed over, and costs the others nothing."""
+    for message in messages:
+        try:
+            take(message)
+        except MemoryError:
+            raise
+        except Exception as error:  # noqa: BLE001  # whatever it is, it is about this record
+            tally.pass_over(message.topic() or "", message.partition() or 0, message.offset() or 0, error)

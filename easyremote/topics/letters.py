@@ -13,6 +13,8 @@ import msgspec
 from msgspec import Struct
 
 from easyremote.clock import now_ms
+from easyremote.topics.catalog import LARGEST_RECORD_BYTES
+from easyremote.topics.limits import MAX_TIME_MS, Unreadable, attempt
 from easyremote.topics.records import RecordRef
 from easyremote.topics.wire import (
     ATTEMPT,
@@ -31,7 +33,7 @@ from easyremote.topics.wire import (
 if TYPE_CHECKING:
     from confluent_kafka import Message
 
-__all__ = ["DeadLetter", "Failure", "dead_letter_headers", "letter_of", "redriven_headers", "stack_of"]
+__all__ = ["DeadLetter", "Failure", "dead_letter_headers", "fitted", "letter_of", "redriven_headers", "stack_of"]
 
 _REASON = "easyremote_reason"
 _ERROR = "easyremote_error"
@@ -42,10 +44,16 @@ _NODE = "easyremote_node"
 _TOPIC = "easyremote_source_topic"
 _PARTITION = "easyremote_source_partition"
 _OFFSET = "easyremote_source_offset"
-_OWN = frozenset({_REASON, _ERROR, _STACK, _ATTEMPTS, _FAILED_MS, _NODE, _TOPIC, _PARTITION, _OFFSET})
+_TRUNCATED = "easyremote_truncated"
+_OWN = frozenset({_REASON, _ERROR, _STACK, _ATTEMPTS, _FAILED_MS, _NODE, _TOPIC, _PARTITION, _OFFSET, _TRUNCATED})
 
 _STACK_BYTES = 8 * 1024
 _REASON_BYTES = 4 * 1024
+_LETTER_BYTES = LARGEST_RECORD_BYTES - 16 * 1024
+"""What a broker and its clients count for a record and its batch beside this is less than the rest."""
+_HEADERS_BYTES = 512 * 1024
+_MOST_DIGITS = 16
+_KEY_BYTES = 256 * 1024
 
 
 class Failure(Struct, frozen=True, kw_only=True):
@@ -106,6 +114,46 @@ def dead_letter_headers(
     return kept + own
 
 
+def fitted(
+    key: bytes | str | None, value: bytes | None, headers: list[tuple[str, bytes]]
+) -> tuple[bytes | str | None, bytes | None, list[tuple[str, bytes]]]:
+    """Return a dead letter's key, value and headers as far as they fit into its topic.
+
+    A record may unpack to more than a topic takes, or have a header or a key that leaves its value no room. What is
+    left out is told in the header `easyremote_truncated`: such a letter is to be looked at, and is never sent back.
+    """
+    if _size(key) + _size(value) + sum(map(_header_size, headers)) <= _LETTER_BYTES:
+        return key, value, headers
+    lost = []
+    if _size(key) > _KEY_BYTES and key is not None:
+        lost.append(f"key: {_KEY_BYTES} of {_size(key)} bytes")
+        key = (key.encode(errors="replace") if isinstance(key, str) else key)[:_KEY_BYTES]
+    kept = headers
+    if sum(map(_header_size, headers)) > _HEADERS_BYTES:
+        kept, left = [], _HEADERS_BYTES
+        for one in reversed(headers):  # ours are the last, and short
+            if _header_size(one) <= left:
+                kept.append(one)
+                left -= _header_size(one)
+        kept.reverse()
+        lost.append(f"headers: {len(kept)} of {len(headers)}")
+    room = _LETTER_BYTES - _size(key) - sum(map(_header_size, kept))
+    if value is not None and len(value) > room:
+        lost.append(f"value: {room} of {len(value)} bytes")
+        value = value[:room]
+    return key, value, [*kept, (_TRUNCATED, "; ".join(lost).encode())]
+
+
+def _size(part: bytes | str | None) -> int:
+    if part is None:
+        return 0
+    return len(part.encode(errors="replace")) if isinstance(part, str) else len(part)
+
+
+def _header_size(header: tuple[str, bytes]) -> int:
+    return len(header[0].encode(errors="replace")) + len(header[1]) + 10
+
+
 class DeadLetter(Struct, frozen=True, kw_only=True):
     """A record of a topic of dead letters; what its headers do not say is None."""
 
@@ -124,6 +172,8 @@ class DeadLetter(Struct, frozen=True, kw_only=True):
     function: str | None
     source: str | None
     """Where the record stood, as `topic/partition/offset`."""
+    truncated: str | None = None
+    """What of it is not here, because it did not fit."""
 
     @property
     def id(self) -> str:
@@ -144,6 +194,7 @@ def letter_of(message: Message) -> DeadLetter:
     said = {name: content.decode(errors="replace") for name, content in headers if name in _OWN or name == CALL_ID}
     value, key = message.value(), message.key()
     attempts, failed_ms = said.get(_ATTEMPTS, ""), said.get(_FAILED_MS, "")
+    failed_at = _number(failed_ms)
     source = [said.get(name) for name in (_TOPIC, _PARTITION, _OFFSET)]
     return DeadLetter(
         place=RecordRef(message.topic() or "", message.partition() or 0, message.offset() or 0),
@@ -153,20 +204,23 @@ def letter_of(message: Message) -> DeadLetter:
         reason=said.get(_REASON),
         error=said.get(_ERROR),
         stack=said.get(_STACK),
-        attempts=int(attempts) if attempts.isdecimal() else None,
-        failed_ms=int(failed_ms) if failed_ms.isdecimal() else message.timestamp()[1],
+        attempts=_number(attempts),
+        failed_ms=message.timestamp()[1] if failed_at is None else failed_at,
         node_id=said.get(_NODE),
         call_id=said.get(CALL_ID),
         function=_function_of(value),
         source="/".join(str(part) for part in source) if all(source) else None,
+        truncated=said.get(_TRUNCATED),
     )
 
 
+def _number(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < _MOST_DIGITS else None
+
+
 def _function_of(value: bytes | None) -> str | None:
-    try:
-        return _decode_named(value or b"").function
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return None
+    named = attempt(_decode_named, value)
+    return None if isinstance(named, Unreadable) else named.function
 
 
 def redriven_headers(letter: DeadLetter, times: int, at_ms: int) -> list[tuple[str, bytes]]:
@@ -194,5 +248,6 @@ def redriven_headers(letter: DeadLetter, times: int, at_ms: int) -> list[tuple[s
         return kept  # no call, and not one after this either unless its reader has learned to read it
     kept.append((CALL_ID, f"{call.id}~{times}".encode()))
     if call.deadline_ms is not None:
-        kept.append((DEADLINE_MS, b"%d" % (at_ms + max(0, round(call.deadline_ms - call.sent_ms)))))
+        left_ms = max(0, round(call.deadline_ms - call.sent_ms))
+        kept.append((DEADLINE_MS, b"%d" % min(at_ms + left_ms, MAX_TIME_MS)))
     return kept

@@ -78,7 +78,10 @@ class RecordReader:
         for place, told in asked:
             if self._closed.is_set():
                 return
-            told(found.get(place.offset))
+            try:
+                told(found.get(place.offset))
+            except Exception:  # who asked has its own ways to fail, and the others still wait
+                log.exception("what was read could not be used", topic=place.topic, partition=place.partition)
 
     def _read(self, places: Iterable[RecordRef]) -> dict[int, Message]:
         # All of one partition, in rising order.

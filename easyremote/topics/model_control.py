@@ -6,18 +6,28 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import msgspec
 from msgspec import Meta, Struct
 
 from easyremote.topics.catalog import MODELS
 from easyremote.topics.follower import follow_records
+from easyremote.topics.limits import Name, TimeMs
+from easyremote.topics.records import checked_decoder
 
 if TYPE_CHECKING:
     from easyremote.settings import Settings
 
-__all__ = ["CONFIGURED", "UNLOADED", "ModelOrder", "ModelSource", "OrderWatch", "Orders", "Scope", "Wanted"]
+__all__ = [
+    "CONFIGURED",
+    "UNLOADED",
+    "ModelOrder",
+    "ModelSource",
+    "OrderWatch",
+    "Orders",
+    "Scope",
+    "Wanted",
+    "decode_order",
+]
 
-Name = Annotated[str, Meta(min_length=1)]
 CONFIGURED: Literal["configured"] = "configured"
 """Wanted is what a node's own settings name, which may be nothing."""
 UNLOADED: Literal["unloaded"] = "unloaded"
@@ -27,11 +37,11 @@ class ModelSource(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a version of a model is made from."""
 
     version: Name
-    path: str | None = None
+    path: Annotated[str, Meta(max_length=512)] | None = None
     """`module:Class`; None: the class that the node's settings name for this model."""
-    weights: str | None = None
+    weights: Annotated[str, Meta(max_length=4_096)] | None = None
     """First argument of the class."""
-    params: dict[str, Any] = {}  # Any: as the class takes them
+    params: Annotated[dict[str, Any], Meta(max_length=100)] = {}  # Any: as the class takes them
     """Its arguments by name."""
 
 
@@ -41,9 +51,9 @@ Wanted = ModelSource | Literal["configured", "unloaded"]
 class Scope(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Which nodes are meant: those that match everything that is set; all, if nothing is."""
 
-    node: str | None = None
-    pool: str | None = None
-    node_type: str | None = None
+    node: Annotated[str, Meta(max_length=255)] | None = None
+    pool: Annotated[str, Meta(max_length=255)] | None = None
+    node_type: Annotated[str, Meta(max_length=255)] | None = None
 
     def holds(self, node_id: str, pool: str | None, node_type: str | None) -> bool:
         """Say whether a node is meant."""
@@ -85,7 +95,7 @@ class ModelOrder(Struct, frozen=True, kw_only=True):
     before: Wanted = CONFIGURED
     """What was wanted before: what a rollback goes back to."""
     scope: Scope = Scope()
-    ordered_ms: int = 0
+    ordered_ms: TimeMs = 0
 
     @property
     def key(self) -> str:
@@ -94,7 +104,7 @@ class ModelOrder(Struct, frozen=True, kw_only=True):
         return f"{scope.pool or '*'}/{scope.node_type or '*'}/{scope.node or '*'}/{self.model}"
 
 
-_decode = msgspec.json.Decoder(ModelOrder).decode
+decode_order = checked_decoder(ModelOrder)
 
 
 class Orders:
@@ -156,7 +166,7 @@ class OrderWatch:
     def __init__(self, settings: Settings, changed: Callable[[], None] | None = None) -> None:
         self._lock = threading.Lock()
         self._orders = Orders()
-        self._follower = follow_records(settings, MODELS, _decode, self._take, changed)
+        self._follower = follow_records(settings, MODELS, decode_order, self._take, changed)
 
     def wait_caught_up(self, timeout_s: float) -> bool:
         """Wait until every order that stood in the topic has been read; say whether it was."""

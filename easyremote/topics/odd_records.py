@@ -6,15 +6,20 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 import msgspec
 
+from easyremote.errors import PayloadTooLarge
+from easyremote.topics.catalog import LARGEST_RECORD_BYTES
 from easyremote.topics.deliveries import Output
-from easyremote.topics.letters import Failure, dead_letter_headers
+from easyremote.topics.letters import Failure, dead_letter_headers, fitted
 from easyremote.topics.records import Lateness, RecordRef, encode
 from easyremote.topics.wire import headers_of
 
 if TYPE_CHECKING:
     from confluent_kafka import Message
 
-__all__ = ["Place", "TooLate", "dead_letter", "key_of", "late_record"]
+__all__ = ["LARGEST_VALUE_BYTES", "Place", "TooLate", "dead_letter", "fitting", "key_of", "late_record"]
+
+LARGEST_VALUE_BYTES = LARGEST_RECORD_BYTES // 2 - 16 * 1024
+"""With its key, of a record of a topic that is none of dead letters."""
 
 PIPELINE = "easyremote_pipeline"
 """Header of late records and dead letters of a pipeline."""
@@ -47,8 +52,26 @@ class Place(NamedTuple):
         return [] if self.pipeline is None else [(PIPELINE, self.pipeline.encode())]
 
 
-def late_record(place: Place, message: Message, late: TooLate, window: tuple[int, int]) -> Output:
-    """Return a late record for its topic: all that it had, and `lateness`; `window` is `[start, end)` in ms."""
+def late_record(
+    places: tuple[Place, Place], message: Message, late: TooLate, window: tuple[int, int], node_id: str
+) -> Output:
+    """Return a late record for its topic: all that it had, and `lateness`; `window` is `[start, end)` in ms.
+
+    One that cannot be told so, as its other fields' names are no text or there is no room, is a dead letter: `places`
+    are those of late records and of dead letters.
+    """
+    place, dead = places
+    try:
+        told = _told(place, message, late, window)
+    except MemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001  # of the fields that nobody else reads nothing is known
+        return dead_letter(dead, message, error, node_id)
+    size = len(told.value or b"") + len(told.key or b"")
+    return told if size <= LARGEST_VALUE_BYTES else dead_letter(dead, message, _too_large(size, place.to), node_id)
+
+
+def _told(place: Place, message: Message, late: TooLate, window: tuple[int, int]) -> Output:
     source = RecordRef(place.topic, place.partition, message.offset() or 0)
     lateness = Lateness(
         window_start=window[0], window_end=window[1], lateness_ms=late.lateness_ms, reason=late.reason, source=source
@@ -62,7 +85,23 @@ def dead_letter(place: Place, message: Message, error: Exception, node_id: str) 
     """Return a malformed record for its topic: byte for byte, with the reason in its headers."""
     origin = RecordRef(place.topic, place.partition, message.offset() or 0)
     headers = dead_letter_headers(headers_of(message), origin, error, Failure(node_id=node_id))
-    return Output(place.to, key_of(message), message.value(), headers=[*headers, *place.headers()])
+    key, value, headers = fitted(key_of(message), message.value(), [*headers, *place.headers()])
+    return Output(place.to, key if isinstance(key, bytes) else None, value, headers=headers)
+
+
+def fitting(output: Output, origin: RecordRef, dead_letters: str, node_id: str) -> Output:
+    """Return a result, or where its topic has no room for it a dead letter that says so, with as much as fits."""
+    size = len(output.value or b"") + len(output.key or b"")
+    if size <= LARGEST_VALUE_BYTES or output.topic == dead_letters:
+        return output
+    error = _too_large(size, output.topic)
+    headers = dead_letter_headers(output.headers or (), origin, error, Failure(node_id=node_id))
+    key, value, headers = fitted(output.key, output.value, headers)
+    return Output(dead_letters, key if isinstance(key, bytes) else None, value, headers=headers)
+
+
+def _too_large(size: int, topic: str) -> PayloadTooLarge:
+    return PayloadTooLarge(f"a record of {size} bytes for {topic}: the limit is {LARGEST_VALUE_BYTES} bytes")
 
 
 def key_of(message: Message) -> bytes | None:

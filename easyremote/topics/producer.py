@@ -17,6 +17,7 @@ from easyremote.errors import BrokerUnavailable, PayloadTooLarge, TopicError
 from easyremote.topics.catalog import LARGEST_RECORD_BYTES
 from easyremote.topics.connection import confluent_config
 from easyremote.topics.known_brokers import KnownBrokers
+from easyremote.topics.limits import shortened
 
 if TYPE_CHECKING:
     from easyremote.settings import Settings
@@ -203,6 +204,8 @@ class RecordProducer:
                 self._closed.wait(_FULL_QUEUE_WAIT_S)
             except RuntimeError as error:
                 raise TopicError(f"a record for {topic} cannot be sent: this client is closed") from error
+            except (TypeError, ValueError, OverflowError) as error:  # a name or a number that no topic can have
+                raise TopicError(f"a record for {shortened(repr(topic), 100)} cannot be sent: {error}") from error
             except KafkaException as error:
                 if on_delivery is not None and error.args[0].code() in _NOWHERE:
                     # Told at once or by the report, as the client happens to know the topic: it comes to the same.

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
-import math
-from typing import Annotated, Any, Literal
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from easyremote.settings import Strategy
+from easyremote.topics.limits import (
+    MAX_DEPTH,
+    MAX_ID,
+    CallId,
+    Count,
+    FunctionName,
+    Name,
+    TimeMs,
+    TopicName,
+    is_too_deep,
+)
 
 __all__ = [
+    "MOST_CONTROL_BYTES",
+    "MOST_MODELS",
     "Aggregate",
     "Alert",
     "Blob",
@@ -29,6 +42,7 @@ __all__ = [
     "Reply",
     "Request",
     "TimingsMs",
+    "checked_decoder",
     "decode_cancellation",
     "decode_death",
     "decode_heartbeat",
@@ -39,7 +53,19 @@ __all__ = [
     "encode",
 ]
 
-Name = Annotated[str, Meta(min_length=1)]
+T = TypeVar("T")
+_Series = Annotated[str, Meta(min_length=1, max_length=1_024)]
+_Number = Annotated[int, Meta(ge=0, lt=100_000)]
+_Percent = Annotated[float, Meta(ge=0, le=1_000)]
+_Seconds = Annotated[float, Meta(ge=0, le=1e9)]
+_CostMs = Annotated[float, Meta(gt=0, le=1e9)]
+_Text = Annotated[str, Meta(max_length=4_096)]
+_PoolName = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9_-]+\Z", max_length=200)]
+_MOST_FUNCTIONS = 10_000
+MOST_MODELS = 200
+"""Of which one heartbeat tells."""
+MOST_CONTROL_BYTES = 1_000_000
+"""Of a heartbeat, an offer or an order: ours have some kB."""
 Priority = Literal["high", "normal", "low"]
 
 
@@ -47,13 +73,13 @@ class Blob(Struct, frozen=True, forbid_unknown_fields=True):
     """What is put into the blob store: it is known by its content, so no record can say where it is."""
 
     sha256: Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
-    bytes: Annotated[int, Meta(ge=0)]
+    bytes: Count
 
 
 class Claim(Blob, frozen=True, forbid_unknown_fields=True):
     """An argument whose JSON is in the blob store: the one of this position or name."""
 
-    arg: Annotated[int, Meta(ge=0)] | str
+    arg: Annotated[int, Meta(ge=0, lt=2**31)] | str
 
 
 class Request(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -62,31 +88,27 @@ class Request(Struct, frozen=True, kw_only=True, omit_defaults=True):
     Arguments stay raw JSON until the function that takes them is known, so a router never decodes a picture.
     """
 
-    function: str
+    function: FunctionName
     args: list[Raw] = []
     kwargs: dict[str, Raw] = {}
-    id: str | None = None
-    reply_to: str | None = None
-    target: str | None = None
-    affinity_key: str | None = None
+    id: Annotated[str, Meta(max_length=MAX_ID)] | None = None
+    reply_to: TopicName | None = None
+    target: Annotated[str, Meta(max_length=255)] | None = None
+    affinity_key: Annotated[str, Meta(max_length=MAX_ID)] | None = None
     strategy: Strategy | None = None
-    model: str | None = None
+    model: Annotated[str, Meta(max_length=255)] | None = None
     priority: Priority = "normal"
-    deadline_ms: int | None = None
-    timeout_s: float | None = None
+    deadline_ms: TimeMs | None = None
+    timeout_s: _Seconds | None = None
     stream: bool = False
-    claims: list[Claim] = []
+    claims: Annotated[list[Claim], Meta(max_length=1_000)] = []
     """The arguments that are in the blob store; `null` stands in `args` or `kwargs` for each."""
     claim_result: bool = False
     """Whether the caller takes a large result from the blob store."""
-    from_seq: Annotated[int, Meta(ge=0)] = 0
+    from_seq: Annotated[int, Meta(ge=0, lt=2**31)] = 0
     """Of a stream: the first item that is sent."""
 
     def __post_init__(self) -> None:
-        if not self.function:
-            raise ValueError("`function` is empty")
-        if self.timeout_s is not None and not (math.isfinite(self.timeout_s) and self.timeout_s >= 0):
-            raise ValueError(f"`timeout_s` is {self.timeout_s} s, not a time of 0 s or more")
         for claim in self.claims:
             if isinstance(claim.arg, int) and claim.arg >= len(self.args):
                 raise ValueError(f"`claims` names argument {claim.arg}, `args` has {len(self.args)}")
@@ -137,7 +159,7 @@ class Reply(Struct, frozen=True, kw_only=True):
 class Cancellation(Struct, frozen=True):
     """Value of a record on `cancellations`: the call that its caller withdraws."""
 
-    id: Name
+    id: CallId
 
 
 class Death(Struct, frozen=True):
@@ -146,40 +168,40 @@ class Death(Struct, frozen=True):
     death: Name
     """Names the process, so that a death that is told twice is one."""
     told_by: Name
-    calls: int
+    calls: Annotated[int, Meta(ge=1, le=1_000_000)]
     """How many were under way at it; each has a record of its own."""
 
 
 class ModelState(Struct, frozen=True):
     """A model that a node holds, and which version of it."""
 
-    name: str
-    version: str
+    name: Name
+    version: Annotated[str, Meta(max_length=255)]
     loaded: bool
-    load_s: float = 0.0
+    load_s: _Seconds = 0.0
     """How long loading it took, s; 0: not known."""
     state: Literal["ready", "loading", "failed", "unloaded"] = "ready"
     """Of the last order: `failed` leaves the version that answered before in its place."""
-    coming: str | None = None
+    coming: Annotated[str, Meta(max_length=255)] | None = None
     """The version that is being loaded, or that failed."""
-    reason: str | None = None
+    reason: _Text | None = None
     """Why it failed."""
-    previous: str | None = None
+    previous: Annotated[str, Meta(max_length=255)] | None = None
     """The version that is kept in memory to go back to."""
     since: dict[int, int] = {}
     """From which offset on of each partition this version answers every call."""
-    order_id: str | None = None
+    order_id: Annotated[str, Meta(max_length=255)] | None = None
     """The last order on `models` that this node has dealt with."""
 
 
 class GpuState(Struct, frozen=True):
     """The GPU on which a node's models run."""
 
-    name: str
-    memory_used_bytes: int
+    name: _Text
+    memory_used_bytes: Count
     """By all processes."""
-    memory_total_bytes: int
-    utilisation_percent: float | None = None
+    memory_total_bytes: Count
+    utilisation_percent: _Percent | None = None
     """None: the driver does not say."""
 
 
@@ -189,43 +211,43 @@ class Heartbeat(Struct, frozen=True, kw_only=True):
     A record without a value (a tombstone) says that the node left.
     """
 
-    node_id: str
-    sent_ms: int
-    roles: list[str]
-    ready: list[str]
+    node_id: Name
+    sent_ms: TimeMs
+    roles: Annotated[list[Name], Meta(max_length=100)]
+    ready: Annotated[list[Name], Meta(max_length=100)]
     """The roles that are up; the worker is ready when these are all its roles."""
-    node_type: str | None = None
-    pool: str | None = None
-    partitions: list[int] = []
+    node_type: Name | None = None
+    pool: _PoolName | None = None
+    partitions: Annotated[list[_Number], Meta(max_length=10_000)] = []
     """The partitions of `inference.<pool>` that this node holds."""
-    functions: list[str] = []
-    models: list[ModelState] = []
-    function_models: dict[str, str] = {}
+    functions: Annotated[list[FunctionName], Meta(max_length=_MOST_FUNCTIONS)] = []
+    models: Annotated[list[ModelState], Meta(max_length=MOST_MODELS)] = []
+    function_models: Annotated[dict[FunctionName, Name], Meta(max_length=_MOST_FUNCTIONS)] = {}
     """The model that answers a function, for the functions that have one."""
-    in_flight: int = 0
-    hung: int = 0
+    in_flight: Annotated[int, Meta(ge=0, le=10_000_000)] = 0
+    hung: Annotated[int, Meta(ge=0, le=10_000_000)] = 0
     """Calls past their limit whose threads have not come back."""
-    total_requests: int = 0
-    failed_requests: int = 0
-    mean_response_s: float = 0.0
-    cost_ms: dict[str, float] = {}
+    total_requests: Count = 0
+    failed_requests: Count = 0
+    mean_response_s: _Seconds = 0.0
+    cost_ms: Annotated[dict[FunctionName, _CostMs], Meta(max_length=_MOST_FUNCTIONS)] = {}
     """Learned ms per item, by function."""
-    cpu_percent: float = 0.0
-    memory_percent: float = 0.0
+    cpu_percent: _Percent = 0.0
+    memory_percent: _Percent = 0.0
     gpu: GpuState | None = None
 
 
 class FunctionInfo(Struct, frozen=True, kw_only=True):
     """How one function of a node is called."""
 
-    name: str
-    doc: str = ""
+    name: FunctionName
+    doc: _Text = ""
     """The first line of its docstring."""
     arguments: dict[str, Any]  # Any: JSON Schema
     """JSON Schema of an object with the arguments by name, in the order in which `args` takes them."""
     result: dict[str, Any]  # Any: JSON Schema
     """JSON Schema of the result; of each item where it is streamed."""
-    model: str | None = None
+    model: Annotated[str, Meta(max_length=255)] | None = None
     """Name of the model that answers, where one does."""
     stream: bool = False
     """Whether it yields its result item by item."""
@@ -237,16 +259,16 @@ class Offer(Struct, frozen=True, kw_only=True):
     A record without a value says that the node left.
     """
 
-    node_id: str
-    pool: str
-    functions: list[FunctionInfo]
+    node_id: Name
+    pool: _PoolName
+    functions: Annotated[list[FunctionInfo], Meta(max_length=_MOST_FUNCTIONS)]
 
 
 class Reading(Struct, frozen=True, kw_only=True, gc=False):
     """Value of a record on `readings`: one measurement of one metric of one device, at its event time."""
 
-    device_id: Name
-    metric: Name
+    device_id: _Series
+    metric: _Series
     value: Annotated[float, Meta(ge=-1e150, le=1e150)]
     """Its square must be finite too."""
     timestamp_ms: Annotated[int, Meta(ge=0, lt=2**48)]
@@ -313,7 +335,26 @@ encode = _encoder.encode
 decode_request = msgspec.json.Decoder(Request).decode
 decode_reply = msgspec.json.Decoder(Reply).decode
 decode_reading = msgspec.json.Decoder(Reading).decode
-decode_death = msgspec.json.Decoder(Death).decode
-decode_cancellation = msgspec.json.Decoder(Cancellation).decode
-decode_offer = msgspec.json.Decoder(Offer).decode
-decode_heartbeat = msgspec.json.Decoder(Heartbeat).decode
+
+
+def checked_decoder(kind: type[T]) -> Callable[[bytes], T]:
+    """Return the decoder of a control record, which is small and flat.
+
+    It raises for what is none; `limits.attempt` makes a reason of that.
+    """
+    decode = msgspec.json.Decoder(kind).decode
+
+    def decode_checked(value: bytes) -> T:
+        if len(value) > MOST_CONTROL_BYTES:
+            raise ValueError(f"it has {len(value)} bytes, the limit is {MOST_CONTROL_BYTES} bytes")
+        if is_too_deep(value):
+            raise ValueError(f"it is nested deeper than {MAX_DEPTH} levels")
+        return decode(value)
+
+    return decode_checked
+
+
+decode_death = checked_decoder(Death)
+decode_cancellation = checked_decoder(Cancellation)
+decode_offer = checked_decoder(Offer)
+decode_heartbeat = checked_decoder(Heartbeat)

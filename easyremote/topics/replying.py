@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 
 from easyremote.topics.catalog import DEAD_LETTERS
-from easyremote.topics.letters import Failure, dead_letter_headers
+from easyremote.topics.letters import Failure, dead_letter_headers, fitted
 from easyremote.topics.records import ErrorBody, Reply, TimingsMs
 from easyremote.topics.wire import CORRELATION_ID, IN_FLIGHT, SENT_MS, TRACEPARENT, Address, Headers
 
@@ -126,10 +126,5 @@ def dead_letter(  # noqa: PLR0913  # a record, its place and its reason
 ) -> None:
     """Send a record, given as (key, value, headers), to the dead letters as it came, with why and where from."""
     key, value, headers = record
-    producer.send(
-        namespace + DEAD_LETTERS,
-        value,
-        key=key,
-        headers=dead_letter_headers(headers, origin, error, failure),
-        on_delivery=on_delivery,
-    )
+    key, value, headers = fitted(key, value, dead_letter_headers(headers, origin, error, failure))
+    producer.send(namespace + DEAD_LETTERS, value, key=key, headers=headers, on_delivery=on_delivery)

@@ -17,6 +17,18 @@ from msgspec import Raw, Struct
 
 from easyremote.errors import MalformedRequest
 from easyremote.topics.catalog import REPLIES
+from easyremote.topics.limits import (
+    MAX_CORRELATION_BYTES,
+    MAX_DEPTH,
+    MAX_ID,
+    MAX_PARTITION,
+    MAX_TIME_MS,
+    Unreadable,
+    attempt,
+    is_too_deep,
+    is_topic_name,
+    shortened,
+)
 from easyremote.topics.records import Claim, Priority, Request, decode_request
 
 if TYPE_CHECKING:
@@ -41,6 +53,7 @@ __all__ = [
     "Origin",
     "headers_of",
     "parse_call",
+    "read_call",
     "sent_header",
     "uuid7",
 ]
@@ -60,6 +73,19 @@ SENT_MS = "easyremote_sent_ms"
 ROUTED_MS = "easyremote_routed_ms"
 IN_FLIGHT = "easyremote_in_flight"
 """On a reply: how many calls its node still has in flight."""
+
+
+_LOST_HEADERS = "easyremote_lost_headers"
+"""Of a record whose own headers cannot be read: why."""
+_MAX_ECHO_BYTES = 1_000_000
+"""Of a correlation id that goes back with an error, which is short; a topic takes a record of 1 MiB by default."""
+_MAX_TRACE_BYTES = 512
+_MAX_AVOID_BYTES = 255
+_MAX_ATTEMPT = 1_000_000
+_MAX_REASON = 1_000
+_MAX_DIGITS = 32
+_MAX_ID_BYTES = 4 * MAX_ID + 64
+"""A letter that is redriven again and again has a longer id each time."""
 
 
 class Origin(Struct, frozen=True):
@@ -206,6 +232,8 @@ def _made_id(origin: Origin) -> str:
 
 
 def _text(correlation_id: bytes) -> str:
+    if len(correlation_id) > MAX_ID:
+        return hashlib.sha256(correlation_id).hexdigest()
     try:
         text = correlation_id.decode()
     except UnicodeDecodeError:
@@ -219,8 +247,14 @@ def sent_header(sent_ms: float) -> bytes:
 
 
 def headers_of(message: Message) -> list[tuple[str, bytes]]:
-    """Return a record's headers that have a value, as bytes."""
-    given = message.headers() or ()
+    """Return a record's headers that have a value, as bytes.
+
+    Where a name is no UTF-8 the client gives none of them: then one header says so, and the record is no call.
+    """
+    try:
+        given = message.headers() or ()
+    except UnicodeDecodeError as error:
+        return [(_LOST_HEADERS, f"a header's name is no UTF-8: {error}".encode())]
     pairs = given.items() if isinstance(given, dict) else given
     return [
         (str(name), content.encode() if isinstance(content, str) else content)
@@ -248,40 +282,66 @@ def parse_call(value: bytes | None, headers: Headers | None, origin: Origin, nam
     MalformedCall
         If the value is no request or a header cannot be read. It carries the reply address, if one is given.
     """
+    call = read_call(value, headers, origin, namespace)
+    if isinstance(call, MalformedCall):
+        raise call
+    return call
+
+
+def read_call(
+    value: bytes | None, headers: Headers | None, origin: Origin, namespace: str = ""
+) -> Call | MalformedCall:
+    """Return the call that a record stands for, or why it stands for none; nothing in a record makes it raise."""
     given = dict(headers or ())
     try:
-        request = decode_request(value or b"")
-        return _joined(request, given, origin, namespace)
-    except (msgspec.MsgspecError, UnicodeDecodeError, ValueError) as error:
-        raise _malformed(error, value, given, origin) from error
+        return _joined(_request(value or b""), given, origin, namespace)
+    except MemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001  # whatever a decoder says of what somebody sent is the reason
+        malformed = _malformed(error, value, given, origin)
+        malformed.__cause__ = error
+        return malformed
+
+
+def _request(value: bytes) -> Request:
+    if is_too_deep(value):
+        raise ValueError(f"it is nested deeper than {MAX_DEPTH} levels")
+    return decode_request(value)
 
 
 def _joined(request: Request, given: dict[str, bytes], origin: Origin, namespace: str) -> Call:
+    if _LOST_HEADERS in given:
+        raise ValueError(given[_LOST_HEADERS].decode(errors="replace"))
     correlation_id = given.get(CORRELATION_ID)
+    if correlation_id is not None and len(correlation_id) > MAX_CORRELATION_BYTES:
+        raise ValueError(
+            f"header {CORRELATION_ID} has {len(correlation_id)} bytes, the limit is {MAX_CORRELATION_BYTES} bytes"
+        )
     call_id = given.get(CALL_ID)
     if call_id is not None:
-        known_id = call_id.decode()
+        known_id = _short(CALL_ID, call_id, _MAX_ID_BYTES).decode()
     elif correlation_id is not None:
         known_id = _text(correlation_id)
     else:
         known_id = request.id or _made_id(origin)
     sent = given.get(SENT_MS)
-    sent_ms = float(sent) if sent is not None else float(origin.timestamp_ms)
+    sent_ms = _time_ms(SENT_MS, sent) if sent is not None else float(min(max(origin.timestamp_ms, 0), MAX_TIME_MS))
     deadline = given.get(DEADLINE_MS)
-    deadline_ms = int(deadline) if deadline is not None else request.deadline_ms
+    deadline_ms = _whole(DEADLINE_MS, deadline, 0, MAX_TIME_MS) if deadline is not None else request.deadline_ms
     if deadline_ms is None and request.timeout_s is not None:
-        deadline_ms = int(sent_ms + request.timeout_s * 1000)
+        deadline_ms = min(int(sent_ms + request.timeout_s * 1000), MAX_TIME_MS)
     routed = given.get(ROUTED_MS)
-    attempt = given.get(ATTEMPT)
+    attempted = given.get(ATTEMPT)
     avoid = given.get(AVOID)
     reply_topic = given.get(REPLY_TOPIC)
+    traceparent = given.get(TRACEPARENT)
     return Call(
         id=known_id,
         function=request.function,
         args=request.args,
         kwargs=request.kwargs,
         address=Address(
-            reply_topic.decode() if reply_topic is not None else request.reply_to or namespace + REPLIES,
+            _topic(reply_topic.decode() if reply_topic is not None else request.reply_to, namespace),
             _partition(given.get(REPLY_PARTITION)),
             correlation_id,
         ),
@@ -295,12 +355,43 @@ def _joined(request: Request, given: dict[str, bytes], origin: Origin, namespace
         from_seq=request.from_seq,
         claims=request.claims,
         claim_result=request.claim_result,
-        attempt=int(attempt) if attempt is not None else 1,
-        avoid=avoid.decode() if avoid is not None else None,
+        attempt=_whole(ATTEMPT, attempted, 1, _MAX_ATTEMPT) if attempted is not None else 1,
+        avoid=_short(AVOID, avoid, _MAX_AVOID_BYTES * 4).decode() if avoid is not None else None,
         sent_ms=sent_ms,
-        routed_ms=float(routed) if routed is not None else None,
-        traceparent=given.get(TRACEPARENT),
+        routed_ms=_time_ms(ROUTED_MS, routed) if routed is not None else None,
+        # The trace context's own rule: one that is none is not passed on.
+        traceparent=traceparent if traceparent is None or len(traceparent) <= _MAX_TRACE_BYTES else None,
     )
+
+
+def _short(name: str, given: bytes, most: int) -> bytes:
+    if len(given) > most:
+        raise ValueError(f"header {name} has {len(given)} bytes, the limit is {most} bytes")
+    return given
+
+
+def _whole(name: str, given: bytes, least: int, most: int) -> int:
+    number = int(_short(name, given, _MAX_DIGITS))
+    if not least <= number <= most:
+        raise ValueError(f"header {name} is {number}, not a number from {least} to {most}")
+    return number
+
+
+def _time_ms(name: str, given: bytes) -> float:
+    time_ms = float(_short(name, given, _MAX_DIGITS))
+    if not 0 <= time_ms <= MAX_TIME_MS:  # no NaN is
+        raise ValueError(f"header {name} is {time_ms} ms, not a time from 0 to {MAX_TIME_MS} ms")
+    return time_ms
+
+
+def _topic(named: str | None, namespace: str) -> str:
+    if not named:
+        return namespace + REPLIES
+    if not is_topic_name(named):
+        raise ValueError(
+            f"no topic can be called {shortened(repr(named), 100)}: 1 to 249 letters, digits, dots, - and _"
+        )
+    return named
 
 
 def _partition(given: bytes | None) -> int | None:
@@ -308,29 +399,42 @@ def _partition(given: bytes | None) -> int | None:
         return None
     if len(given) != 4:
         raise ValueError(f"header {REPLY_PARTITION} has {len(given)} bytes, not the 4 of a big-endian integer")
-    return int.from_bytes(given, "big", signed=True)
+    number = int.from_bytes(given, "big", signed=True)
+    if number < 0:
+        raise ValueError(f"header {REPLY_PARTITION} is {number}, not a partition from 0 to {MAX_PARTITION}")
+    return number
 
 
 def _malformed(error: Exception, value: bytes | None, given: dict[str, bytes], origin: Origin) -> MalformedCall:
-    body: dict[str, Any] = {}  # Any: it is whatever somebody sent
-    try:
-        decoded = msgspec.json.decode(value or b"")
-        if isinstance(decoded, dict):
-            body = decoded
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        body = {}
+    # Fields that do not matter here are not looked into: an argument that is no text costs nobody the reply.
+    body = _Loose() if is_too_deep(value or b"") else attempt(_decode_loose, value)
+    if isinstance(body, Unreadable):
+        body = _Loose()
     correlation_id = given.get(CORRELATION_ID)
-    topic = given.get(REPLY_TOPIC, b"").decode(errors="replace") or body.get("reply_to")
+    topic = given.get(REPLY_TOPIC, b"").decode(errors="replace") or body.reply_to
     address = None
-    if isinstance(topic, str) and topic:
+    if isinstance(topic, str) and is_topic_name(topic):
         number = given.get(REPLY_PARTITION, b"")
-        address = Address(topic, int.from_bytes(number, "big") if len(number) == 4 else None, correlation_id)
-    named = body.get("id")
-    call_id = named if isinstance(named, str) and named else _made_id(origin)
-    function = body.get("function")
+        partition = int.from_bytes(number, "big", signed=True) if len(number) == 4 else -1
+        fits = correlation_id is None or len(correlation_id) <= _MAX_ECHO_BYTES
+        address = Address(topic, partition if partition >= 0 else None, correlation_id if fits else None)
+    is_named = isinstance(body.id, str) and 0 < len(body.id) <= MAX_ID
+    call_id = body.id if is_named else _made_id(origin)
     return MalformedCall(
-        f'not a request: {error}; a request is JSON like {{"function": "name", "args": [], "kwargs": {{}}}}',
+        f"not a request: {shortened(str(error), _MAX_REASON)}; a request is JSON like "
+        '{"function": "name", "args": [], "kwargs": {}}',
         call_id=_text(correlation_id) if correlation_id is not None else call_id,
-        function=function if isinstance(function, str) else None,
+        function=shortened(body.function, 255) if isinstance(body.function, str) else None,
         address=address,
     )
+
+
+class _Loose(Struct):
+    """What a record that is no request may say nevertheless."""
+
+    id: Any = None  # Any: whatever somebody sent
+    function: Any = None
+    reply_to: Any = None
+
+
+_decode_loose = msgspec.json.Decoder(_Loose).decode
