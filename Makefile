@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := .venv-uv/bin/uv
 
-.PHONY: setup demo up test unit check bench peers lock
+.PHONY: setup demo up test unit check bench chaos peers lock
 
 setup: $(VENV)/.ready
 
@@ -30,6 +30,10 @@ bench: setup
 	$(BIN)/easyremote bench rpc
 	$(BIN)/easyremote bench stream
 	$(BIN)/easyremote bench inference
+
+# make chaos minutes=3 seed=7
+chaos: setup
+	PYTHONPATH=tests/support$${PYTHONPATH:+:$$PYTHONPATH} $(BIN)/python -m chaos $(foreach one,minutes seed without,$(if $($(one)),$(one)=$($(one))))
 
 peers: setup .venv-peers/.ready .venv-stream-peers/.ready
 	$(BIN)/python bench/peers/compare.py --python .venv-peers/bin/python

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from easyremote.deploy.broker import EmbeddedBroker
 from easyremote.deploy.jars import KAFKA_VERSION
 from easyremote.settings import Settings, user_data_dir
 from hypothesis import settings as properties
+from sweeping import Sweeper
 
 # A property holds however busy the machine is.
 properties.register_profile("untimed", deadline=None)
@@ -31,6 +33,15 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         broker.stop()
 
 
+@pytest.fixture(scope="session")
+def sweeper(kafka: str) -> Iterator[Sweeper]:
+    with closing(Sweeper(kafka)) as found:
+        yield found
+
+
 @pytest.fixture
-def settings(kafka: str, tmp_path: Path) -> Settings:
-    return Settings(kafka=kafka, namespace=f"t{uuid.uuid4().hex[:8]}-", data_dir=tmp_path, node_id="test")
+def settings(kafka: str, tmp_path: Path, sweeper: Sweeper) -> Iterator[Settings]:
+    """A namespace that is the test's alone; what is in it is deleted when the test ends."""
+    namespace = f"t{uuid.uuid4().hex[:8]}-"
+    yield Settings(kafka=kafka, namespace=namespace, data_dir=tmp_path, node_id="test")
+    sweeper.sweep(namespace)

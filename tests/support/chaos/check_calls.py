@@ -1,0 +1,251 @@
+"""Accounts for every sending of every call: its reply, its dead letter, how often its function ran."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from chaos.calls import EXHAUSTED, MALFORMED, PASSED, SENDING, TIGHT, UNHEARD, UNKNOWN, Call, Sending
+from chaos.nemesis import BROKER, Fault
+from chaos.plan import OWN_TOPICS, ROUTERS, SHARED
+from chaos.topics import headers, read
+from chaos.verdict import Verdict
+
+_SETTLES_MS = 4_000
+"""What a fault leads to elsewhere, such as a session that runs out, may come so much later."""
+_KNOWN_MS = 500
+"""What one node has answered, the others know by then."""
+_DEADLINE = {"DeadlineExceeded", "NoNodeAvailable"}
+_ERRORS = {
+    "fails": {"ValueError"},
+    UNKNOWN: {"UnknownFunction"},
+    MALFORMED: {"MalformedRequest"},
+    PASSED: _DEADLINE,
+    EXHAUSTED: {"ConnectionError", *_DEADLINE},
+}
+"""What a call of a kind must end with; of the other kinds a result."""
+_LETTERED = {UNKNOWN, MALFORMED, UNHEARD}
+"""Kinds of which each sending is a dead letter, once."""
+_SUSPECTED = "CrashSuspect"
+"""The answer to a call that was alone under way at two deaths: a kill counts as one."""
+
+
+@dataclass(frozen=True)
+class Final:
+    """One final reply."""
+
+    id: str
+    topic: str
+    at_ms: int
+    status: str
+    told: str
+    """Result or error, as text to be compared."""
+    error: str | None
+    body: dict[str, Any]
+
+
+@dataclass
+class Run:
+    """One execution, as the function wrote it down."""
+
+    node: str
+    pid: int
+    at_ms: int
+
+
+@dataclass
+class Calls:
+    """Everything that is known of the calls of a run."""
+
+    calls: dict[str, Call]
+    sent: dict[str, list[Sending]]
+    finals: dict[str, list[Final]]
+    runs: dict[str, list[Run]]
+    letters: Counter[int]
+    """Dead letters by the number of the sending, of records that are dead letters as they came."""
+    given_up: Counter[str]
+    """Dead letters by the id of the call, of those that were on their way."""
+    unclear: set[str] = field(default_factory=set)
+    """Ids of which the broker may or may not have a sending."""
+    strange: list[str] = field(default_factory=list)
+    """Records that no call explains."""
+
+
+def gather(servers: str, sendings: Sequence[Sending], journal: Path) -> Calls:
+    """Read what the topics and the journal say of the calls."""
+    found = Calls({}, defaultdict(list), defaultdict(list), runs_of(journal), Counter(), Counter())
+    for one in sendings:
+        found.calls[one.call.id] = one.call
+        if one.error is None:
+            found.sent[one.call.id].append(one)
+        else:
+            found.unclear.add(one.call.id)
+    for topic in (SHARED, *OWN_TOPICS):
+        for final in _finals(servers, topic):
+            if final.id in found.calls:
+                found.finals[final.id].append(final)
+            else:
+                found.strange.append(f"in {topic}: {final.id} {final.status} {final.told[:200]}")
+    for message in read(servers, "requests.dlq"):
+        said = headers(message)
+        call_id = said.get("easyremote_id", b"").decode(errors="replace")
+        if SENDING in said:
+            found.letters[int(said[SENDING])] += 1
+        elif call_id in found.calls:
+            found.given_up[call_id] += 1
+        else:
+            found.strange.append(f"in requests.dlq: {message.value()!r:.200}")
+    return found
+
+
+def _finals(servers: str, topic: str) -> Iterator[Final]:
+    for message in read(servers, topic):
+        body = json.loads(message.value() or b"")
+        if body.get("final") is False:
+            continue
+        error = body.get("error") or {}
+        told = json.dumps(body.get("result"), sort_keys=True) if body["status"] == "ok" else str(error.get("type"))
+        yield Final(body["id"], topic, message.timestamp()[1], body["status"], told, error.get("type"), body)
+
+
+def runs_of(journal: Path) -> dict[str, list[Run]]:
+    """Return every execution by the id of its call."""
+    runs: dict[str, list[Run]] = defaultdict(list)
+    for line in journal.read_text().splitlines() if journal.exists() else []:
+        call, node, pid, at_ms = line.split()
+        runs[call].append(Run(node, int(pid), int(at_ms)))
+    return runs
+
+
+def judge(found: Calls, faults: Sequence[Fault], versions: set[str]) -> Verdict:
+    """Say which calls came to what they must not."""
+    verdict = Verdict()
+    for name in (
+        "lost",
+        "double",
+        "contradicted",
+        "contradicted, both sendings ran at once",
+        "astray",
+        "wrong",
+        "ran again without a fault",
+    ):
+        verdict.find(name, [])
+    for call_id, call in found.calls.items():
+        if call_id not in found.unclear:
+            _judge_replies(verdict, found, call)
+            _judge_letters(verdict, found, call)
+        _judge_content(verdict, call, found.finals.get(call_id, []), versions)
+        _judge_runs(verdict, found, call, faults)
+    verdict.find("records that no call explains", found.strange)
+    _tell(verdict, found)
+    return verdict
+
+
+def _judge_replies(verdict: Verdict, found: Calls, call: Call) -> None:
+    finals, sent = found.finals.get(call.id, []), found.sent[call.id]
+    expected = 0 if call.kind == UNHEARD else len(sent)
+    where = f"{_told_of(call)}, sent at {[one.sent_ms for one in sent]}, replies {[_brief(one) for one in finals]}"
+    runs = [(one.node, one.at_ms) for one in found.runs.get(call.id, [])]
+    if len(finals) < expected:
+        verdict.find("lost", [f"{where}, runs {runs}"] * (expected - len(finals)))
+    if len(finals) > expected:
+        verdict.find("double", [f"{where}, runs {runs}"] * (len(finals) - expected))
+    if len({one.told for one in finals}) > 1:
+        together = "contradicted, both sendings ran at once" if _together(found, call) else "contradicted"
+        verdict.find(together, [f"{where}, runs {runs}"])
+    verdict.find("astray", [f"{where} in {one.topic}" for one in finals if one.topic != call.topic])
+
+
+def _together(found: Calls, call: Call) -> bool:
+    """Say whether a call was sent again before it was known to be answered."""
+    begun = sorted(one.at_ms for one in found.runs.get(call.id, []))
+    answered = min(one.at_ms for one in found.finals[call.id])
+    return len(found.sent[call.id]) > 1 and len(begun) > 1 and begun[1] < answered + _KNOWN_MS
+
+
+def _judge_letters(verdict: Verdict, found: Calls, call: Call) -> None:
+    errors = {one.error for one in found.finals.get(call.id, [])}
+    sent = found.sent[call.id]
+    counts = Counter({one.number: found.letters[one.number] for one in sent})
+    total = counts.total() + found.given_up[call.id]
+    told = f"{_told_of(call)}, errors {errors}: {dict(counts)} and {found.given_up[call.id]}"
+    wanted = len(sent) if call.kind in _LETTERED else int("ConnectionError" in errors and call.kind == EXHAUSTED)
+    if total < wanted:
+        verdict.find("dead letters missing", [told])
+    if total > max(wanted, int(_SUSPECTED in errors or call.kind == EXHAUSTED)):
+        verdict.find("dead letters too many", [told])
+
+
+def _judge_content(verdict: Verdict, call: Call, finals: Sequence[Final], versions: set[str]) -> None:
+    for final in finals:
+        if not _fits(call, final, versions):
+            verdict.find("wrong", [f"{_told_of(call)}: {json.dumps(final.body)[:400]}"])
+
+
+def _fits(call: Call, final: Final, versions: set[str]) -> bool:
+    if final.error == _SUSPECTED:
+        return call.kind not in _LETTERED
+    if call.kind in _ERRORS:
+        return final.error in _ERRORS[call.kind]
+    if call.kind == TIGHT and final.error in _DEADLINE:
+        return True
+    result = final.body.get("result")
+    if final.status != "ok" or not isinstance(result, dict):
+        return False
+    if call.kind == "which":
+        answer = result.get("result")
+        version = final.body.get("model_version")
+        return answer == {"call": call.id, "tag": version} and version in versions
+    return result.get("call") == call.id and result.get("value") == 2 * call.number
+
+
+def _judge_runs(verdict: Verdict, found: Calls, call: Call, faults: Sequence[Fault]) -> None:
+    runs = found.runs.get(call.id, [])
+    if call.kind in {PASSED, UNKNOWN, MALFORMED} and runs:
+        verdict.find("ran what must not run", [f"{_told_of(call)}: {runs}"])
+    expected = 1 + call.failures
+    if len(runs) <= expected or call.kind == EXHAUSTED:
+        return
+    first_ms, last_ms = min(one.at_ms for one in runs), max(one.at_ms for one in runs)
+    sent_ms = min(one.sent_ms for one in found.sent[call.id]) if found.sent[call.id] else first_ms
+    nodes = {one.node for one in runs}
+    if not any(_explains(fault, nodes, sent_ms, last_ms) for fault in faults):
+        verdict.find("ran again without a fault", [f"{_told_of(call)}, sent at {sent_ms}: {runs}"])
+
+
+def _explains(fault: Fault, nodes: set[str], sent_ms: int, last_ms: int) -> bool:
+    if fault.began_ms > last_ms or fault.ended_ms + _SETTLES_MS < sent_ms:
+        return False
+    return fault.hits == BROKER or fault.hits in nodes or fault.hits in ROUTERS
+
+
+def _tell(verdict: Verdict, found: Calls) -> None:
+    kinds = Counter(call.kind for call in found.calls.values())
+    errors = Counter(one.error or "ok" for finals in found.finals.values() for one in finals)
+    ran = Counter(
+        len(found.runs.get(call_id, [])) - call.failures
+        for call_id, call in found.calls.items()
+        if call.kind not in {EXHAUSTED, "which", *_LETTERED, PASSED, TIGHT}
+    )
+    verdict.facts |= {
+        "calls": len(found.calls),
+        "sendings": sum(map(len, found.sent.values())),
+        "not known whether sent": len(found.unclear),
+        "final replies": sum(map(len, found.finals.values())),
+        "calls by kind": dict(kinds),
+        "replies by what they say": dict(errors),
+        "executions per id": {str(times): count for times, count in sorted(ran.items())},
+    }
+
+
+def _told_of(call: Call) -> str:
+    return f"{call.kind} {call.id} to {call.topic}"
+
+
+def _brief(final: Final) -> str:
+    run = final.body["result"].get("run", "")[:6] if isinstance(final.body.get("result"), dict) else ""
+    return f"{final.error or 'ok'} {run} by {final.body.get('node_id')} at {final.at_ms}"

@@ -1,0 +1,143 @@
+"""The checker of chaos barks at what is wrong and at nothing else; its nemesis depends on the seed alone."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import pytest
+from chaos.calls import Call, Sending
+from chaos.check_calls import Calls, Final, Run, judge
+from chaos.check_streams import READERS, Reading, expect
+from chaos.nemesis import Action, Fault, schedule
+from chaos.plan import IDLE_MS, LATENESS_MS, POISON, WINDOW_MS, Plan
+
+T = 1_000_000_000_000
+
+
+def _found(kind: str = "note", sent: int = 1) -> Calls:
+    call = Call("1-a", kind, "replies", b"", [], 1)
+    sendings = {call.id: [Sending(call, number, T) for number in range(sent)]}
+    return Calls({call.id: call}, defaultdict(list, sendings), defaultdict(list), {}, Counter(), Counter())
+
+
+def _ok(run: str = "r", topic: str = "replies") -> Final:
+    body = {"id": "1-a", "status": "ok", "result": {"call": "1-a", "value": 2, "run": run}, "node_id": "node-1"}
+    return Final("1-a", topic, T + 100, "ok", json.dumps(body["result"]), None, body)
+
+
+def _error(kind: str) -> Final:
+    return Final("1-a", "replies", T + 100, "error", kind, kind, {"id": "1-a", "status": "error"})
+
+
+def _problems(found: Calls, faults: list[Fault] | None = None) -> dict[str, int]:
+    return judge(found, faults or [], {"configured"}).problems
+
+
+def test_a_call_with_its_reply_is_no_finding() -> None:
+    found = _found()
+    found.finals["1-a"] = [_ok()]
+    found.runs["1-a"] = [Run("node-1", 1, T)]
+    assert _problems(found) == {}
+
+
+def test_each_sending_has_one_reply() -> None:
+    found = _found(sent=2)
+    found.finals["1-a"] = [_ok()]
+    assert _problems(found) == {"lost": 1}
+    found.finals["1-a"] = [_ok()] * 2
+    assert _problems(found) == {}
+    found.finals["1-a"] = [_ok()] * 3
+    assert _problems(found) == {"double": 1}
+
+
+def test_replies_that_differ_or_go_astray_or_are_not_what_was_asked_are_found() -> None:
+    found = _found(sent=2)
+    found.finals["1-a"] = [_ok("one"), _ok("other")]
+    assert _problems(found) == {"contradicted": 1}
+    found.finals["1-a"] = [_ok(), _ok(topic="chaos-own-a")]
+    assert _problems(found) == {"astray": 1}
+    found = _found()
+    found.finals["1-a"] = [_error("ModelError")]
+    assert _problems(found) == {"wrong": 1}
+
+
+def test_a_call_whose_deadline_has_passed_must_be_told_so_and_not_run() -> None:
+    found = _found("passed")
+    found.finals["1-a"] = [_error("DeadlineExceeded")]
+    assert _problems(found) == {}
+    found.runs["1-a"] = [Run("node-1", 1, T)]
+    assert _problems(found) == {"ran what must not run": 1}
+
+
+@pytest.mark.parametrize("kind", ["unknown", "malformed"])
+def test_what_is_refused_is_a_dead_letter_once(kind: str) -> None:
+    found = _found(kind)
+    found.finals["1-a"] = [_error({"unknown": "UnknownFunction", "malformed": "MalformedRequest"}[kind])]
+    assert _problems(found) == {"dead letters missing": 1}
+    found.letters[0] = 1
+    assert _problems(found) == {}
+    found.letters[0] = 2
+    assert _problems(found) == {"dead letters too many": 1}
+
+
+def test_a_second_run_needs_a_fault_that_may_have_led_to_it() -> None:
+    found = _found()
+    found.finals["1-a"] = [_ok()]
+    found.runs["1-a"] = [Run("node-1", 1, T + 10), Run("node-2", 2, T + 2_000)]
+    assert _problems(found) == {"ran again without a fault": 1}
+    assert _problems(found, [Fault(Action("kill", "streams-1"), T + 20, T + 20)]) == {"ran again without a fault": 1}
+    assert _problems(found, [Fault(Action("kill", "node-1"), T + 20, T + 20)]) == {}
+    assert _problems(found, [Fault(Action("kill", "broker"), T + 20, T + 900)]) == {}
+    assert _problems(found, [Fault(Action("kill", "node-1"), T + 9_000, T + 9_000)]) == {"ran again without a fault": 1}
+
+
+def _reading(offset: int, event_ms: int, value: float = 1.0, arrived_ms: int | None = None) -> Reading:
+    return Reading((0, offset), event_ms if arrived_ms is None else arrived_ms, "d", value, event_ms)
+
+
+def test_a_reading_is_in_its_window_or_late_by_the_newest_before_it() -> None:
+    built_in = READERS[0]
+    newest = T + WINDOW_MS + LATENESS_MS
+    assert T % WINDOW_MS == 0
+    expected = expect([_reading(0, T), _reading(1, newest - 1), _reading(2, T + 1), _reading(3, newest)], built_in)
+    assert expected.windows["d", T] == [1.0, 1.0]
+    assert expected.late == set()
+    expected = expect([_reading(0, T), _reading(1, newest), _reading(2, T + 1)], built_in)
+    assert (expected.windows["d", T], expected.late) == ([1.0], {(0, 2)})
+
+
+def test_poison_and_what_is_no_reading_are_dead_and_the_future_is_late() -> None:
+    built_in, sums, _ = READERS
+    rows = [
+        _reading(0, T, POISON),
+        Reading((0, 1), T, None, 0.0, 0),
+        _reading(2, T + 3_600_000, arrived_ms=T),
+    ]
+    assert expect(rows, built_in).dead == {(0, 1)}
+    assert expect(rows, sums).dead == {(0, 0), (0, 1)}
+    assert expect(rows, sums).late == {(0, 2)}
+
+
+def test_a_hopping_window_s_reading_is_in_all_its_windows() -> None:
+    expected = expect([_reading(0, T + 2_500)], READERS[2])
+    assert dict(expected.windows) == {("d", T): [1.0], ("d", T + 2_000): [1.0]}
+
+
+def test_what_came_after_a_silence_for_a_window_that_it_may_have_closed_is_left_open() -> None:
+    rows = [_reading(0, T), _reading(1, T + 1, arrived_ms=T + IDLE_MS)]
+    assert expect(rows, READERS[0]).open_windows == {("d", T)}
+
+
+def test_the_same_seed_does_the_same() -> None:
+    one = schedule(Plan(Path(), seed=3))
+    assert one == schedule(Plan(Path(), seed=3))
+    assert one != schedule(Plan(Path(), seed=4))
+    assert {action.kind for step in one for action in step.actions} == {
+        "kill",
+        "freeze",
+        "terminate",
+        "reset",
+        "silence",
+    }
