@@ -89,7 +89,7 @@ class Worker(Service):
         created = await admin.ensure_async(declarations(settings.pool_name))
         if created:
             log.info("topics created", topics=created)
-        self._producer = RecordProducer(settings)
+        self._producer = RecordProducer(settings, patient=True)
         self._heartbeat = HeartbeatService(settings, self._producer, lambda: sorted(self._ready))
         if {"inference", "router"} & set(settings.roles) or _is_processor(settings):
             self._cancellations = await asyncio.to_thread(CancellationWatch, settings)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import queue
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
@@ -13,6 +12,7 @@ import structlog
 from easyremote.agents.disk import DiskCopy, DiskShelf, Scratch, need_rocksdict
 from easyremote.clock import monotonic_s, now_ms
 from easyremote.errors import TopicError
+from easyremote.threads import LongThread
 from easyremote.topics.catalog import DEAD_LETTERS_OF
 from easyremote.topics.changelog import Copy, Standby, catch_up
 from easyremote.topics.deliveries import AtLeastOnce, Delivery, Output
@@ -156,7 +156,7 @@ class PartitionTasks(Generic[T]):
         self._restored: dict[int, _Partition[T]] = {}
         self._held: dict[int, _Partition[T]] = {}
         self._work: queue.SimpleQueue[_Work[T] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name=names.group, daemon=True)
+        self._thread = LongThread(self._run, names.group, gave_up=failed)
         self._thread.start()
 
     def close(self) -> None:
@@ -237,9 +237,10 @@ class PartitionTasks(Generic[T]):
             try:
                 if not failed:
                     self._deal_with(event, source)
-            except Exception as error:  # noqa: BLE001  # the thread's own end: the worker must hear of it
+            except BaseException as error:  # a user's sys.exit() too
+                log.exception("streams cannot go on", group=self._names.group)
                 failed = True
-                self._failed(error)
+                self._failed(error if isinstance(error, Exception) else TopicError(f"user code raised {error!r}"))
             finally:
                 if isinstance(event, Revoked):
                     event.done.set()

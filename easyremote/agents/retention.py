@@ -13,6 +13,7 @@ import structlog
 from mode import Service
 
 from easyremote.errors import EasyRemoteError
+from easyremote.threads import LongThread
 from easyremote.topics.blobs import open_store
 from easyremote.topics.dead_letters import DeadLetters, Wanted
 from easyremote.topics.records import Claim
@@ -105,7 +106,7 @@ class BlobRetention(Service):
     async def on_start(self) -> None:
         """Begin."""
         # Of the loop's own executor a worker would wait for the end of a sweep before it ends itself.
-        threading.Thread(target=self._keep_sweeping, name="blob retention", daemon=True).start()
+        LongThread(self._keep_sweeping, "blob retention", stopping=self._closing).start()
 
     async def on_stop(self) -> None:
         """Begin no other sweep."""

@@ -21,6 +21,7 @@ from easyremote.inference.replies import ReplyMaker
 from easyremote.inference.running import Runner, argument_of
 from easyremote.inference.stalls import StallWatch, jobs_of
 from easyremote.inference.streaming import SendItem
+from easyremote.threads import LongThread
 from easyremote.topics.claims import ClaimDesk
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ class Executor:
         for model in node.models:
             self.add_model(model)
         self._closing = threading.Event()
-        self._watch = threading.Thread(target=self._look_for_stalls, name="call limits", daemon=True)
+        self._watch = LongThread(self._look_for_stalls, "call limits", stopping=self._closing)
         self._watch.start()
 
     def start(self, loop: asyncio.AbstractEventLoop, cancelled: Container[str] = frozenset()) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
 
 from easyremote.clock import monotonic_s
+from easyremote.threads import LongThread
 
 if TYPE_CHECKING:
     from easyremote.inference.jobs import Job
@@ -129,7 +131,7 @@ class Lane:
         hand = Hand()
         with self._lock:
             name = f"lane {self._name} {self._started}"
-            hand.thread = threading.Thread(target=self._work, args=(hand,), name=name, daemon=True)
+            hand.thread = LongThread(partial(self._work, hand), name, gave_up=self._failed)
             self._started += 1
             self._hands.append(hand)
         hand.thread.start()

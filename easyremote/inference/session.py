@@ -18,6 +18,7 @@ from easyremote.clock import wall_ms
 from easyremote.errors import CallError, DeadlineExceeded, EasyRemoteError, PayloadTooLarge
 from easyremote.inference.nodes import NodeWatch
 from easyremote.settings import Strategy
+from easyremote.threads import LongThread
 from easyremote.topics.catalog import CANCELLATIONS, REPLIES, REQUESTS, declarations, inference_topic
 from easyremote.topics.claims import Arguments, ClaimDesk
 from easyremote.topics.follower import Follower, each_of
@@ -121,7 +122,7 @@ class Session:
             self._nodes = NodeWatch(settings)
             self._nodes.wait_caught_up(_CAUGHT_UP_S)
         self._producer = RecordProducer(settings, tells="errors")
-        self._sweeper = threading.Thread(target=self._sweep, name="client deadlines", daemon=True)
+        self._sweeper = LongThread(self._sweep, "client deadlines", stopping=self._closed)
         self._sweeper.start()
 
     def submit(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import structlog
@@ -12,6 +12,7 @@ from easyremote.errors import ConfigError
 from easyremote.inference.models import models_of
 from easyremote.inference.models.catalog import load_model_class, make_model
 from easyremote.inference.slots import Held, Slot
+from easyremote.threads import LongThread, take_each
 from easyremote.topics.model_control import CONFIGURED, UNLOADED, ModelOrder, ModelSource, OrderWatch
 
 if TYPE_CHECKING:
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
     from easyremote.inference.node import AINodeManager
     from easyremote.inference.service import NodeService
     from easyremote.settings import Settings
-    from easyremote.topics.model_control import Wanted
+    from easyremote.threads import LongThread, take_each
+from easyremote.topics.model_control import Wanted
 
 __all__ = ["Swapper"]
 
@@ -55,7 +57,7 @@ class Swapper:
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._watch: OrderWatch | None = None
-        self._thread = threading.Thread(target=self._run, name="model orders", daemon=True)
+        self._thread = LongThread(self._run, "model orders", stopping=self._stopping)
 
     def open(self) -> None:
         """Learn what is ordered, and begin to do it; before any call is taken.
@@ -94,11 +96,16 @@ class Swapper:
             for order in self._orders():
                 if self._stopping.is_set():
                     return
-                slot = self._node.slot(order.model)
-                if not slot.is_settled(order.id):
-                    self._obey(slot, order)
+                # One that cannot be dealt with at all must not keep the others from it.
+                take_each("orders for models", self._deal_with, [order], lambda one: f"{one.id} of {one.model[:80]}")
             if self._stopping.is_set():
                 return
+
+    def _deal_with(self, orders: Sequence[ModelOrder]) -> None:
+        for order in orders:
+            slot = self._node.slot(order.model)
+            if not slot.is_settled(order.id):
+                self._obey(slot, order)
 
     def _obey(self, slot: Slot, order: ModelOrder) -> None:
         try:

@@ -21,6 +21,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-d
 
 from easyremote.clock import monotonic_s
 from easyremote.errors import BrokerUnavailable, TopicError
+from easyremote.threads import LongThread, Restarts
 from easyremote.topics.connection import confluent_config
 from easyremote.topics.known_brokers import KnownBrokers, hand_over
 
@@ -37,6 +38,8 @@ _AT_ONCE = 5_000
 _WAIT_S = 0.05
 _YIELD_S = 0.001
 _METADATA_S = 10.0
+_MOST_FAILURES = 5
+"""In a minute, of who stands by: less than of a thread that is needed."""
 
 
 @dataclass
@@ -158,7 +161,14 @@ class Standby:
             self._consumer.close()
             raise BrokerUnavailable(f"{topic} cannot be read: no Kafka answers ({error})") from error
         self.follow(tuple(partitions))
-        self._thread = threading.Thread(target=self._run, name=f"standby {topic}", daemon=True)
+        self._thread = LongThread(
+            self._run,
+            f"standby {topic}",
+            stopping=self._stopping,
+            at_end=self._end,
+            gave_up=self._give_up,
+            restarts=Restarts(most=_MOST_FAILURES),
+        )
         self._thread.start()
 
     def take(self, partitions: Sequence[int]) -> dict[int, Copy]:
@@ -185,27 +195,44 @@ class Standby:
         self._thread.join()
 
     def _run(self) -> None:
-        try:
-            while not self._stopping.is_set():
-                with self._lock:
-                    if self._brokers.are_forgotten:
-                        self._begin_anew()
-                    messages = self._consumer.consume(_AT_ONCE, _WAIT_S if self._copies else 0)
-                    for message in messages:
-                        copy = self._copies.get(message.partition() or 0)
-                        if message.error() is not None:
-                            _is_end(self._consumer, message, self._copies)
-                        elif copy is not None:
-                            copy.take(message)
-                # Nobody who waits for the lock gets it from a thread that takes it again at once.
-                self._stopping.wait(_YIELD_S if len(messages) == _AT_ONCE else _WAIT_S)
-        except Exception:  # who stands by is of no use then, and no harm: what is taken over is read from the topic
-            log.exception("standing by has failed; state will be read when it is needed", topic=self._topic)
-        finally:
-            with self._lock:
-                self._works = False
-                self._copies.clear()
-                self._consumer.close()
+        while not self._stopping.is_set():
+            try:
+                read = self._read()
+            except BaseException:
+                self._read_all_again()
+                raise
+            # Nobody who waits for the lock gets it from a thread that takes it again at once.
+            self._stopping.wait(_YIELD_S if read == _AT_ONCE else _WAIT_S)
+
+    def _read(self) -> int:
+        with self._lock:
+            if self._brokers.are_forgotten:
+                self._begin_anew()
+            messages = self._consumer.consume(_AT_ONCE, _WAIT_S if self._copies else 0)
+            for message in messages:
+                copy = self._copies.get(message.partition() or 0)
+                if message.error() is not None:
+                    _is_end(self._consumer, message, self._copies)
+                elif copy is not None:
+                    copy.take(message)
+        return len(messages)
+
+    def _read_all_again(self) -> None:
+        # A copy in which a record may be missing is none.
+        with self._lock:
+            followed, self._copies = list(self._copies), {}
+            self._consumer.unassign()
+        self.follow(followed)
+
+    def _give_up(self, reason: Exception) -> None:
+        # No harm to the worker: what is taken over is read from the topic.
+        log.error("standing by has failed; state will be read when it is needed", topic=self._topic, error=str(reason))
+
+    def _end(self) -> None:
+        with self._lock:
+            self._works = False
+            self._copies.clear()
+            self._consumer.close()
 
     def _begin_anew(self) -> None:
         log.warning("this client has forgotten every broker; another one stands by", topic=self._topic)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Literal, TypeVar
 
@@ -11,10 +11,12 @@ import structlog
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from easyremote.clock import monotonic_s
-from easyremote.errors import BrokerUnavailable, TopicError
+from easyremote.errors import TopicError
+from easyremote.threads import LongThread, take_each
 from easyremote.topics.connection import confluent_config
 from easyremote.topics.known_brokers import KnownBrokers, hand_over
 from easyremote.topics.limits import Unreadable, attempt
+from easyremote.topics.retry import AWAY, JUST_MADE, ask
 from easyremote.topics.tally import tally
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ __all__ = ["GATHER_S", "Follower", "each_of", "follow_records"]
 
 log = structlog.get_logger(__name__)
 
+Answer = TypeVar("Answer")
 Record = TypeVar("Record")
 
 GATHER_S = 0.1
@@ -32,11 +35,6 @@ _METADATA_S = 10.0
 _RETRY_S = 0.05
 _MADE_S = 2.0
 """For a topic that was just made: the broker that is asked may hear of it later than who made it."""
-_NOT_YET = (
-    KafkaError.NOT_LEADER_FOR_PARTITION,
-    KafkaError.LEADER_NOT_AVAILABLE,
-    KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001  # librdkafka's own codes begin so
-)
 
 
 class Follower:
@@ -107,6 +105,7 @@ class Follower:
             "fetch.queue.backoff.ms": 2,
             "auto.offset.reset": "earliest",
         }
+        self._where = settings.bootstrap_servers()
         self._brokers = KnownBrokers()
         self._consumer = Consumer(self._config | self._brokers.client)
         self._at_end: set[int] = set()
@@ -115,13 +114,16 @@ class Follower:
             places = self._places(start, partitions, back)
         except KafkaException as error:
             self._consumer.close()
-            raise BrokerUnavailable(f"{topic} cannot be read: no Kafka answers ({error})") from error
+            raise TopicError(f"{topic} cannot be read: {error}") from error
+        except BaseException:
+            self._consumer.close()
+            raise
         self.starts = places
         self._gather = gather
         if not self._behind:
             self._caught_up.set()
         self._consumer.assign([TopicPartition(topic, number, place) for number, place in places.items()])
-        self._thread = threading.Thread(target=self._run, name=f"follower {topic}", daemon=True)
+        self._thread = LongThread(self._run, f"follower {topic}", stopping=self._stopping, at_end=self._end)
         self._thread.start()
 
     @property
@@ -144,6 +146,8 @@ class Follower:
         try:
             while not done() and not self._stopping.is_set():
                 self._read(_POLL_S)
+        except Exception:  # the follower's own thread reads on, and is the one that is given up in the end
+            log.exception("a read failed", topic=self.topic)
         finally:
             self._reading.release()
             self.wake()
@@ -170,51 +174,56 @@ class Follower:
         return dict.fromkeys(numbers, OFFSET_BEGINNING)
 
     def _numbers(self) -> list[int]:
-        deadline = monotonic_s() + _MADE_S
+        def known() -> list[int]:
+            topic = self._consumer.list_topics(self.topic, timeout=_METADATA_S).topics[self.topic]
+            if topic.error is not None:
+                raise KafkaException(topic.error)
+            return sorted(topic.partitions)
+
+        made_by = monotonic_s() + _MADE_S
         while True:
-            known = self._consumer.list_topics(self.topic, timeout=_METADATA_S).topics[self.topic]
-            if known.error is None and known.partitions:
-                return sorted(known.partitions)
-            if monotonic_s() > deadline:
-                self._consumer.close()
+            try:
+                if numbers := self._ask("to know its partitions", known):
+                    return numbers
+            except KafkaException as error:
+                if error.args[0].code() not in JUST_MADE:
+                    raise
+            if monotonic_s() > made_by:
                 raise TopicError(
                     f"topic {self.topic} does not exist: start a worker, which creates the topics ('easyremote up')"
                 )
             self._stopping.wait(_RETRY_S)
 
     def _watermarks(self, number: int) -> tuple[int, int]:
-        deadline = monotonic_s() + _METADATA_S
-        while True:
-            try:
-                marks = self._consumer.get_watermark_offsets(TopicPartition(self.topic, number), timeout=_METADATA_S)
-            except KafkaException as error:
-                # The leader of a topic that was just made is not known everywhere at once.
-                if not error.args[0].retriable() and error.args[0].code() not in _NOT_YET:
-                    raise
-                if monotonic_s() > deadline:
-                    raise
-                self._stopping.wait(_RETRY_S)
-            else:
-                if marks is None:
-                    raise BrokerUnavailable(f"{self.topic}[{number}] did not answer within {_METADATA_S:g} s")
-                return marks
+        def marks() -> tuple[int, int]:
+            told = self._consumer.get_watermark_offsets(TopicPartition(self.topic, number), timeout=_METADATA_S)
+            if told is None:
+                raise TimeoutError(f"{self.topic}[{number}] did not answer within {_METADATA_S:g} s")
+            return told
+
+        # The leader of a topic that was just made is not known everywhere at once.
+        return self._ask("to know where its partitions end", marks, JUST_MADE)
+
+    def _ask(self, what: str, request: Callable[[], Answer], also: Container[int] = frozenset()) -> Answer:
+        return ask(f"to read {self.topic}: {what}", request, where=self._where, within_s=_METADATA_S, also=also)
 
     def _run(self) -> None:
-        try:
-            while not self._stopping.is_set():
-                patience_s = _POLL_S
-                if self._lent and self._stands_aside():
-                    patience_s = 0.0  # what came for others is thrown away now and then, before it piles up
-                if self._reading.acquire(blocking=False):
-                    try:
-                        self._read(patience_s)
-                    finally:
-                        self._reading.release()
-                if self._gather and len(self._at_end) == len(self.starts):
-                    self._rest()
-        finally:
-            with self._reading:
-                self._consumer.close()
+        while not self._stopping.is_set():
+            patience_s = _POLL_S
+            if self._lent and self._stands_aside():
+                patience_s = 0.0  # what came for others is thrown away now and then, before it piles up
+            if self._reading.acquire(blocking=False):
+                try:
+                    self._read(patience_s)
+                finally:
+                    self._reading.release()
+            if self._gather and len(self._at_end) == len(self.starts):
+                self._rest()
+
+    def _end(self) -> None:
+        self._stopping.set()  # given up, maybe: nobody reads any more
+        with self._reading:
+            self._consumer.close()
 
     def _stands_aside(self) -> bool:
         """Wait while nobody needs this thread to read, but not long; say whether nobody does even now."""
@@ -227,19 +236,15 @@ class Follower:
         return not self._awaited()
 
     def _read(self, patience_s: float) -> None:
-        try:
-            first = self._consumer.poll(patience_s)
-            messages = [] if first is None else [first, *self._consumer.consume(1_000, 0)]
-            good = [message for message in messages if self._is_record(message)]
-            if good:
-                self._receive(good)
-            if not self._behind:
-                self._caught_up.set()
-            if self._brokers.are_forgotten:
-                self._begin_anew()
-        except Exception:  # the end of all reading: it must not go unheard
-            log.exception("follower failed", topic=self.topic)
-            self._stopping.set()
+        first = self._consumer.poll(patience_s)
+        messages = [] if first is None else [first, *self._consumer.consume(1_000, 0)]
+        good = [message for message in messages if self._is_record(message)]
+        if good:
+            take_each(self.topic, self._receive, good, _place)
+        if not self._behind:
+            self._caught_up.set()
+        if self._brokers.are_forgotten:
+            self._begin_anew()
 
     def _begin_anew(self) -> None:
         log.warning("this client has forgotten every broker; another one reads on", topic=self.topic)
@@ -272,11 +277,14 @@ class Follower:
             self._behind.pop(number, None)
             self._at_end.add(number)
             return False
-        if error.code() in (KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT):  # noqa: SLF001
-            log.warning("the broker cannot be reached just now; trying on", topic=self.topic)
-            return False
+        if error.code() in AWAY:
+            return False  # told of once, by the client's own lines
         log.warning("the broker refused a read", topic=self.topic, error=str(error))
         return False
+
+
+def _place(message: Message) -> str:
+    return f"{message.topic()}[{message.partition()}]@{message.offset()}"
 
 
 def follow_records(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -34,6 +34,9 @@ class Holdings:
 
     def __contains__(self, partition: object) -> bool:
         return partition in self._given_in
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(tuple(self._given_in))
 
     def __len__(self) -> int:
         return len(self._given_in)

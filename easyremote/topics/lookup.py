@@ -12,6 +12,7 @@ import structlog
 from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
 from easyremote.clock import monotonic_s
+from easyremote.threads import PASSED_OVER, LongThread
 from easyremote.topics.connection import confluent_config
 from easyremote.topics.known_brokers import KnownBrokers
 
@@ -47,7 +48,7 @@ class RecordReader:
         self._brokers = KnownBrokers()
         self._asked: queue.SimpleQueue[tuple[RecordRef, Told] | None] = queue.SimpleQueue()
         self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="record reader", daemon=True)
+        self._thread = LongThread(self._run, "record reader", stopping=self._closed, at_end=self._end)
         self._thread.start()
 
     def ask(self, place: RecordRef, told: Told) -> None:
@@ -70,18 +71,30 @@ class RecordReader:
                 self._tell(list(group))
             if self._closed.is_set():
                 break
+
+    def _end(self) -> None:
         if self._consumer is not None:
             self._consumer.close()
 
     def _tell(self, asked: Sequence[tuple[RecordRef, Told]]) -> None:
-        found = self._read(place for place, _ in asked)
+        found: dict[int, Message] = {}
+        try:
+            found = self._read(place for place, _ in asked)
+        except KafkaException as error:
+            log.warning("records cannot be read", topic=asked[0][0].topic, error=str(error))
         for place, told in asked:
             if self._closed.is_set():
                 return
-            try:
-                told(found.get(place.offset))
-            except Exception:  # who asked has its own ways to fail, and the others still wait
-                log.exception("what was read could not be used", topic=place.topic, partition=place.partition)
+            self._tell_one(place, told, found.get(place.offset))
+
+    def _tell_one(self, place: RecordRef, told: Told, message: Message | None) -> None:
+        try:
+            told(message)
+        except Exception:
+            PASSED_OVER[place.topic] += 1
+            log.exception("a record is passed over", place=place, count=PASSED_OVER[place.topic])
+            if message is not None:
+                self._tell_one(place, told, None)  # one that nobody can take is none
 
     def _read(self, places: Iterable[RecordRef]) -> dict[int, Message]:
         # All of one partition, in rising order.

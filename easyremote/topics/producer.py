@@ -5,19 +5,23 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import structlog
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from easyremote.clock import monotonic_s
-from easyremote.errors import BrokerUnavailable, PayloadTooLarge, TopicError
+from easyremote.errors import BrokerUnavailable, EasyRemoteError, PayloadTooLarge, TopicError
+from easyremote.threads import PASSED_OVER, LongThread
 from easyremote.topics.catalog import LARGEST_RECORD_BYTES
 from easyremote.topics.connection import confluent_config
 from easyremote.topics.known_brokers import KnownBrokers
 from easyremote.topics.limits import shortened
+from easyremote.topics.retry import passes
 
 if TYPE_CHECKING:
     from easyremote.settings import Settings
@@ -40,6 +44,7 @@ _LINGER_MS = 2
 _DELIVERY_S = 30.0
 _FORMER_S = 2 * _DELIVERY_S
 _FULL_QUEUE_WAIT_S = 0.05
+_FOR_EVER_MS = 0
 
 
 class _Unsent:
@@ -96,8 +101,9 @@ class _Line:
             self._former.append((former, monotonic_s()))
         for former, since in self._former:
             former.poll(0)
-            # A thread may have had it in hand, and gives it a record yet: that one is told of when its time is over.
-            if not len(former) and monotonic_s() - since > _FORMER_S:
+            if len(former):
+                former.purge()  # a thread had it in hand, and gave it a record yet
+            elif monotonic_s() - since > _FORMER_S:
                 self._former = [one for one in self._former if one[0] is not former]
 
     def flush(self, timeout_s: float) -> int:
@@ -131,9 +137,12 @@ class RecordProducer:
     tells : {"all", "errors"}
         What a record's `on_delivery` is told of. A report of each record costs about as much as sending it, so who
         learns of success by other ways, as a client does by its replies, asks for errors alone.
+    patient : bool
+        Whether records wait for a broker that is away as long as it takes, as a worker's do, instead of 30 s: then
+        nobody is told of an error that passes by itself.
     """
 
-    def __init__(self, settings: Settings, *, tells: Literal["all", "errors"] = "all") -> None:
+    def __init__(self, settings: Settings, *, tells: Literal["all", "errors"] = "all", patient: bool = False) -> None:
         common = confluent_config(settings) | {
             "acks": "all",
             "enable.idempotence": True,
@@ -142,7 +151,7 @@ class RecordProducer:
             "sticky.partitioning.linger.ms": 20,
             "message.max.bytes": LARGEST_RECORD_BYTES,
             "queue.buffering.max.messages": 200_000,
-            "delivery.timeout.ms": int(_DELIVERY_S * 1000),
+            "delivery.timeout.ms": _FOR_EVER_MS if patient else int(_DELIVERY_S * 1000),
             "retry.backoff.ms": 20,
             "delivery.report.only.error": tells == "errors",
         }
@@ -151,8 +160,9 @@ class RecordProducer:
         self._pace = Pace()
         self._rest_s = _REST_S[tells]
         self._closed = threading.Event()
+        self._again: deque[Callable[[], None]] | None = deque() if patient else None
         self._pollers = [
-            threading.Thread(target=self._poll, args=(line,), name=f"producer {name}", daemon=True)
+            LongThread(partial(self._poll, line), f"producer {name}", stopping=self._closed)
             for name, line in (("prompt", self._prompt), ("coalescing", self._coalescing))
         ]
         for poller in self._pollers:
@@ -188,6 +198,9 @@ class RecordProducer:
             If the record cannot be queued at all.
         """
         arguments = {} if partition is None else {"partition": partition}
+        if self._again is not None:
+            record = partial(self.send, topic, value, key=key, headers=headers, partition=partition, in_order=in_order)
+            on_delivery = partial(self._reported, record, on_delivery)
         line = self._coalescing if in_order or self._pace.is_busy(monotonic_s()) else self._prompt
         while True:
             try:
@@ -200,8 +213,7 @@ class RecordProducer:
                     **arguments,  # type: ignore[arg-type]
                 )
             except BufferError:
-                # The poll thread drains the queue; this only yields to it.
-                self._closed.wait(_FULL_QUEUE_WAIT_S)
+                self._make_room(line)
             except RuntimeError as error:
                 raise TopicError(f"a record for {topic} cannot be sent: this client is closed") from error
             except (TypeError, ValueError, OverflowError) as error:  # a name or a number that no topic can have
@@ -256,7 +268,7 @@ class RecordProducer:
     def flush(self, timeout_s: float) -> int:
         """Wait until all is acknowledged; return how many records are not after `timeout_s`."""
         deadline = monotonic_s() + timeout_s
-        left = self._prompt.flush(timeout_s)
+        left = self._prompt.flush(timeout_s) + len(self._again or ())
         return left + self._coalescing.flush(max(0.0, deadline - monotonic_s()))
 
     def close(self, timeout_s: float = 5.0) -> int:
@@ -295,9 +307,38 @@ class RecordProducer:
         self.send(topic, value, key=key, headers=headers, partition=partition, on_delivery=delivered, in_order=in_order)
         return done
 
+    def _make_room(self, line: _Line) -> None:
+        if threading.current_thread() in self._pollers:
+            line.client.poll(_FULL_QUEUE_WAIT_S)
+        else:  # the poll thread drains the queue; this only yields to it
+            self._closed.wait(_FULL_QUEUE_WAIT_S)
+
+    def _reported(
+        self, record: Callable[..., None], told: Delivered | None, error: KafkaError | None, message: Message
+    ) -> None:
+        # A client that is given up gives back what it had: it goes out by the next one.
+        if error is not None and self._again is not None and passes(error) and not self._closed.is_set():
+            self._again.append(partial(record, on_delivery=told))
+        elif told is not None:
+            told(error, message)
+
+    def _send_again(self) -> None:
+        # Not within a report: the queue may be full, and this thread is who empties it.
+        while self._again and not self._closed.is_set():
+            try:
+                self._again.popleft()()
+            except (EasyRemoteError, IndexError) as error:  # closed meanwhile, or the other poller had the last one
+                log.warning("a record was not sent again", error=str(error))
+
     def _poll(self, line: _Line) -> None:
         while not self._closed.is_set():
-            line.poll(_POLL_S)
+            try:
+                line.poll(_POLL_S)
+            except Exception:  # of whoever was told of a record: the others must be told all the same
+                PASSED_OVER["delivery reports"] += 1
+                log.exception("who is told of a record's delivery has failed", count=PASSED_OVER["delivery reports"])
+            if self._again:
+                self._send_again()
             time.sleep(self._rest_s)  # an event's timed wait costs ten times as much, and this is all the time
 
 

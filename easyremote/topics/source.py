@@ -19,11 +19,13 @@ from mode import Service
 
 from easyremote.clock import monotonic_s
 from easyremote.errors import TopicError
+from easyremote.threads import LongThread
 from easyremote.topics.connection import confluent_config
 from easyremote.topics.doneset import Place
 from easyremote.topics.events import Assigned, Batch, Revoked, SourceEvent, Tick
 from easyremote.topics.holdings import Holdings
 from easyremote.topics.known_brokers import KnownBrokers
+from easyremote.topics.retry import AWAY, JUST_MADE, Backoff, ask, passes
 from easyremote.topics.tenure import Tenure
 
 if TYPE_CHECKING:
@@ -44,6 +46,21 @@ _PAUSED_POLL_S = 0.005
 _HANDOVER_S = 5.0
 _IDLE_TICK_S = 1.0
 _COMMITTED_S = 10.0
+_ASSIGNED_S = 60.0
+"""How long the group's answer is waited for before partitions are read; the client must poll each 300 s."""
+_SOON = Backoff(first_s=0.005, most_s=1.0)
+_BACKOFF = Backoff()
+_LASTED_S = 30.0
+_REGROUPED = frozenset(
+    {
+        KafkaError.UNKNOWN_MEMBER_ID,
+        KafkaError.STALE_MEMBER_EPOCH,
+        KafkaError.FENCED_MEMBER_EPOCH,
+        KafkaError.ILLEGAL_GENERATION,
+        KafkaError.REBALANCE_IN_PROGRESS,
+    }
+)
+"""The group has gone on meanwhile: who joins again is given what is his."""
 _BESIDE_POLL_S = 0.01
 """How long a poll may wait while there are other topics to look at."""
 _MAX_PENDING = 8
@@ -134,16 +151,19 @@ class BatchSource(Service, Generic[T]):
             }
             | profile.client
         )
+        self._where = settings.bootstrap_servers()
         self._brokers = KnownBrokers()
         self._consumer = Consumer(self._config | self._brokers.client)
         self._event_loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
+        self._thread: LongThread | None = None
         super().__init__(**kwargs)
 
     async def on_start(self) -> None:
         """Start the thread."""
         self._event_loop = asyncio.get_running_loop()
-        self._thread = threading.Thread(target=self._run, name=f"source {self.topic}", daemon=True)
+        self._thread = LongThread(
+            self._run, f"source {self.topic}", stopping=self._stopping, at_end=self._end, gave_up=self._give_up
+        )
         self._thread.start()
 
     async def on_stop(self) -> None:
@@ -175,17 +195,29 @@ class BatchSource(Service, Generic[T]):
         ]
 
     def _run(self) -> None:
-        try:
-            self._subscribe()
-            self._consume()
-        except Exception as error:  # the thread's own end: whatever it was, the worker must hear of it
-            log.exception("source failed", topic=self.topic)
-            if self._event_loop is not None:
-                self._event_loop.call_soon_threadsafe(asyncio.ensure_future, self.crash(error))
-        finally:
-            self._consumer.close()
-            if self._beside is not None:
-                self._beside.close()
+        attempt = 0
+        while not self._stopping.is_set():
+            began = monotonic_s()
+            try:
+                self._subscribe()
+                self._consume()
+            except BaseException as error:
+                # What was in hand is read again, by another client, from where the group stands.
+                self._replace_client()
+                if not passes(error, _REGROUPED):
+                    raise
+                attempt = 1 if monotonic_s() - began > _LASTED_S else attempt + 1
+                log.warning("a source begins again", topic=self.topic, group=self.group, error=str(error))
+                self._stopping.wait(_BACKOFF.wait_s(attempt))
+
+    def _end(self) -> None:
+        self._consumer.close()
+        if self._beside is not None:
+            self._beside.close()
+
+    def _give_up(self, reason: Exception) -> None:
+        if self._event_loop is not None:
+            self._event_loop.call_soon_threadsafe(asyncio.ensure_future, self.crash(reason))
 
     def _subscribe(self) -> None:
         self._consumer.subscribe(
@@ -195,11 +227,22 @@ class BatchSource(Service, Generic[T]):
     def _begin_anew(self) -> None:
         log.warning("this client has forgotten every broker; another one joins in its place", topic=self.topic)
         # The group learns by its session's end that the old one is gone: it can tell nobody.
-        self._on_lost(self._consumer, self._consumer.assignment())
-        self._consumer.close()
+        self._replace_client()
+        self._subscribe()
+
+    def _replace_client(self) -> None:
+        self._commit_noted(wait=False)
+        held = tuple(self._held)
+        self._let_go(held)
+        self._lost += 1
+        if held:
+            self._emit(Revoked(held, lost=True))
+        try:
+            self._consumer.close()
+        except (KafkaException, RuntimeError) as error:
+            log.warning("a client could not leave in peace", topic=self.topic, error=str(error))
         self._brokers = KnownBrokers()
         self._consumer = Consumer(self._config | self._brokers.client)
-        self._subscribe()
 
     def _consume(self) -> None:
         profile = self._profile
@@ -307,7 +350,8 @@ class BatchSource(Service, Generic[T]):
             raise KafkaException(error)
         if error.code() in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.TOPIC_AUTHORIZATION_FAILED):
             raise TopicError(f"{self.topic} cannot be read: {error}")
-        if error.code() != KafkaError._PARTITION_EOF:  # noqa: SLF001  # librdkafka's own codes begin so
+        # What is about the connection is told of once, by the client's own lines.
+        if error.code() not in AWAY | {KafkaError._PARTITION_EOF}:  # noqa: SLF001  # librdkafka's own codes begin so
             log.warning("the broker cannot be read just now; trying on", topic=self.topic, error=str(error))
 
     def _put(self, event: SourceEvent[T]) -> None:
@@ -369,22 +413,18 @@ class BatchSource(Service, Generic[T]):
             self._event_loop.call_soon_threadsafe(self._joined.set)
 
     def _committed(self, consumer: Consumer, given: list[TopicPartition]) -> dict[int, Place]:
-        places: dict[int, Place] = {}
-        asked = given
-        deadline = monotonic_s() + _COMMITTED_S
-        while asked:
-            try:
-                told = consumer.committed(asked, timeout=_COMMITTED_S)
-            except KafkaException as error:
-                if not error.args[0].retriable() or monotonic_s() > deadline:
-                    raise TopicError(f"where {self.group} stands in {self.topic} cannot be read: {error}") from error
-                self._stopping.wait(_PAUSED_POLL_S)
-                continue
-            places |= {one.partition: Place(one.offset, one.metadata or "") for one in told if one.offset >= 0}
-            asked = [one for one in told if one.error is not None]
-            if asked and monotonic_s() > deadline:
-                raise TopicError(f"where {self.group} stands in {self.topic} cannot be read: {asked[0].error}")
-        return places
+        def told() -> list[TopicPartition]:
+            places = consumer.committed(given, timeout=_COMMITTED_S)
+            failed = next((one.error for one in places if one.error is not None), None)
+            if failed is not None:
+                raise KafkaException(failed)
+            return places
+
+        what = f"to know where {self.group} stands in {self.topic}"
+        stand = ask(
+            what, told, where=self._where, within_s=_ASSIGNED_S, stopping=self._stopping, backoff=_SOON, also=JUST_MADE
+        )
+        return {one.partition: Place(one.offset, one.metadata or "") for one in stand if one.offset >= 0}
 
     def _on_revoke(self, consumer: Consumer, taken: list[TopicPartition]) -> None:
         partitions = tuple(one.partition for one in taken if one.partition in self._held)

@@ -27,6 +27,8 @@ class _Breaks:
 
     incremental_unassign = incremental_assign
 
+    def unassign(self) -> None: ...
+
     def consume(self, _count: int, _wait_s: float) -> list[Any]:
         if self.breaks.is_set():
             raise RuntimeError("the disk is full")
