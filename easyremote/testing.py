@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from easyremote.pipelines import Pipeline
     from easyremote.topics.deliveries import Output
 
-__all__ = ["PipelineDriver", "Snapshot"]
+__all__ = ["Failure", "PipelineDriver", "Snapshot"]
 
 Record = dict[str, Any]
 """A record's JSON object. Any: whatever JSON holds."""
@@ -33,6 +33,20 @@ class Snapshot:
     state: Mapping[bytes, bytes]
     offsets: Mapping[str, int]
     now_ms: int
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A dead letter, and why it is one."""
+
+    value: bytes
+    """The record as it came; of a window without a result what is known of it."""
+    error: str
+    """The class of what was raised."""
+    reason: str
+    stage: str | None
+    """Where: `read`, `map 1` (which of the pipeline's functions), `aggregate NAME`, `detect`."""
+    stack: str | None
 
 
 @dataclass(frozen=True)
@@ -93,11 +107,13 @@ class PipelineDriver:
         self._pipeline = pipeline
         self._follows = now_ms is None
         self._now_ms = now_ms or 0
+        self._dead_letters = tuple(source.dead_letters for source in pipeline.sources)
         self._decoders = {one.topic: Decoder(pipeline, side) for side, one in enumerate(pipeline.sources)}
         self._task = PipelineTask(pipeline, "", "test", 0)
         self._state: dict[bytes, bytes] = {}
         self._offsets = dict.fromkeys(self._decoders, 0)
         self._told: dict[str, list[bytes]] = {}
+        self._failures: list[Failure] = []
         if snapshot is not None:
             self._now_ms = now_ms or snapshot.now_ms
             self._state = dict(snapshot.state)
@@ -158,8 +174,12 @@ class PipelineDriver:
 
     def dead_letters(self) -> list[bytes]:
         """Return what could not be read, byte for byte, since this was last asked."""
-        topics = [source.dead_letters for source in self._pipeline.sources]
-        return [one for topic in topics for one in self._told.pop(topic, [])]
+        return [one for topic in self._dead_letters for one in self._told.pop(topic, [])]
+
+    def failures(self) -> list[Failure]:
+        """Return the dead letters with their reasons since this was last asked."""
+        failures, self._failures = self._failures, []
+        return failures
 
     def read(self, topic: str) -> list[Record]:
         """Return the records that came to a topic since this was last asked."""
@@ -179,9 +199,22 @@ class PipelineDriver:
     def _take(self, outputs: Sequence[Output]) -> None:
         for output in outputs:
             self._told.setdefault(output.topic, []).append(output.value or b"null")
+            if output.topic in self._dead_letters:
+                self._failures.append(_failure(output))
         # By way of the changelog's bytes, so that a test which restarts finds what a worker would.
         for key, content in self._task.changes():
             if content is None:
                 self._state.pop(key, None)
             else:
                 self._state[key] = content
+
+
+def _failure(output: Output) -> Failure:
+    said = {name: content.decode(errors="replace") for name, content in output.headers or ()}
+    return Failure(
+        output.value or b"",
+        said.get("easyremote_error", ""),
+        said.get("easyremote_reason", ""),
+        said.get("easyremote_stage"),
+        said.get("easyremote_stack"),
+    )

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Literal, TypeVar
+
+import numpy as np
 
 from easyremote.errors import WindowError
 from easyremote.pipelines.detection import Detection
 from easyremote.pipelines.pipeline import Pipeline, Record, Source, Step
 from easyremote.pipelines.registry import check_topic, pipeline_of
 from easyremote.pipelines.stages import Joining, Passing
+from easyremote.pipelines.steps import OfEach
 from easyremote.pipelines.telling import Detected, Joined, Windows
 from easyremote.windows import AsOfJoin, IntervalJoin, Join
 from easyremote.windows.assigners import Assigner, CountWindow, EventTime, Hopping, Session, Sliding
@@ -20,6 +24,8 @@ from easyremote.windows.interval_join import How
 from easyremote.windows.windowed import Emission, Windowed
 
 __all__ = ["Stream", "stream"]
+
+F = TypeVar("F", bound=Callable[..., object])
 
 READINGS_TYPES: Mapping[str, type] = {"device_id": str, "metric": str, "value": float}
 _TYPES = (str, int, float, bool, list, dict)
@@ -91,14 +97,20 @@ class Stream:
     types: Mapping[str, type]
     partitioned_by: tuple[str, ...] | None
     steps: tuple[Step, ...] = ()
+    needed: Mapping[str, type] = field(default_factory=dict)
+    """What a detector looks at, as the functions leave it."""
 
     def map(self, function: Callable[[Record], Record]) -> Stream:
-        """Do something with each record: a dict in, a dict out. What it raises sends the record to `<topic>.dlq`."""
-        return self.map_batches(lambda records: [function(record) for record in records])
+        """Do something with each record: a dict in, a dict out.
+
+        A record on which it raises, or gives no dict, goes to `<topic>.dlq`; `filter` is how records are dropped. Types
+        are checked before it.
+        """
+        return self._then(OfEach("map", _function("map", function)))
 
     def filter(self, function: Callable[[Record], bool]) -> Stream:
-        """Go on with the records of which a function says so."""
-        return self.map_batches(lambda records: [record if function(record) else None for record in records])
+        """Go on with the records of which a function says so; one on which it raises goes to `<topic>.dlq`."""
+        return self._then(OfEach("filter", _function("filter", function)))
 
     def map_batches(self, function: Step) -> Stream:
         """Do something with many records at once, such as one call of a model or of numpy.
@@ -107,18 +119,25 @@ class Stream:
         ----------
         function : callable
             `(records) -> records`: a list of dicts in the order of the log in; one for each out, None to drop it.
-            How many come together is by chance. Where it raises it is called again with each record alone, and those
-            with which it still does go to `<topic>.dlq`.
+            How many come together is by chance. Where it raises it is called again with halves of them, read anew, and
+            the records with which it does alone go to `<topic>.dlq`.
         """
-        return replace(self, steps=(*self.steps, function))
+        return self._then(_function("map_batches", function))
 
     def to(self, topic: str, *, name: str | None = None, register: bool = True) -> Pipeline:
         """Send the records to another topic, by the keys that they have; see `Aggregated.to`."""
         return pipeline_of((self.read_by(()),), Passing(), topic, name, register=register)
 
+    def type_of(self, name: str) -> type | None:
+        """Return a field's type where it is known; after a function nothing is."""
+        return None if self.steps else self.types.get(name)
+
+    def _then(self, step: Step) -> Stream:
+        return replace(self, steps=(*self.steps, step))
+
     def read_by(self, key: tuple[str, ...]) -> Source:
         """Return what is read, by fields."""
-        return Source(self.topic, self.timestamp, self.types, self.steps, key)
+        return Source(self.topic, self.timestamp, self.types, self.steps, key, self.needed)
 
     def key_by(self, *fields: str) -> Keyed:
         """Group records by the values of fields.
@@ -133,6 +152,23 @@ class Stream:
         if self.timestamp in fields or len(set(fields)) < len(fields):
             raise WindowError(f"key_by{fields} names a field twice, or the time itself")
         return Keyed(self, fields)
+
+
+def _function(what: str, function: F) -> F:
+    if not callable(function):
+        raise WindowError(f"{what}() needs a function, and got {function!r}")
+    return function
+
+
+def _check_detector(detector: Detector) -> None:
+    try:
+        known = (str(detector.kind), float(detector.threshold), np.dtype(detector.dtype))
+    except Exception as error:  # whatever a user's class raises
+        raise WindowError(
+            f"{detector!r} is no detector ({error}): it needs kind (a text), threshold (a number) and dtype (of numpy)"
+        ) from error
+    if known[2].hasobject or not math.isfinite(known[1]):
+        raise WindowError(f"{detector!r} needs a finite threshold and a dtype of numbers: its state is kept as bytes")
 
 
 @dataclass(frozen=True)
@@ -281,11 +317,12 @@ class Keyed:
         """
         if isinstance(detector, type) or not hasattr(detector, "score"):
             raise WindowError(f"{detector!r} is no detector: use Unusual(), ZScore(threshold=3) and its like")
-        kind = self.source.types.get(column, float)
+        _check_detector(detector)
+        kind = float if self.source.steps else self.source.types.get(column, float)
         if kind not in {int, float}:
             raise WindowError(f"{column!r} is of type {kind.__name__} and no number: look at another field")
         self.check_partitioning()
-        typed = replace(self.source, types={**self.source.types, column: kind})
+        typed = replace(self.source, needed={column: kind})
         known = rule or AlertRule()
         known = known if per_day is None else replace(known, per_day=per_day)
         return Detected(typed.read_by(self.key), Detection(detector, known, column))
@@ -300,7 +337,7 @@ class Keyed:
         if len(other.key) != len(self.key):
             raise WindowError(f"{self.key} and {other.key} are keys of different lengths: name as many fields of both")
         for mine, theirs in zip(self.key, other.key, strict=True):
-            kinds = (self.source.types.get(mine), other.source.types.get(theirs))
+            kinds = (self.source.type_of(mine), other.source.type_of(theirs))
             if None not in kinds and kinds[0] is not kinds[1]:
                 raise WindowError(f"{mine!r} and {theirs!r} are of different types and never equal: map one of them")
         for keyed in (self, other):

@@ -14,17 +14,21 @@ import numpy as np
 import numpy.typing as npt
 
 from easyremote.errors import WindowError
+from easyremote.pipelines.encoding import encoded_as_json
 from easyremote.pipelines.pipeline import Pipeline, Record
+from easyremote.pipelines.steps import stage_of, stepped
 from easyremote.windows import Rows
+from easyremote.windows.guarding import Failed
 from easyremote.windows.joining import JOINED
 
 if TYPE_CHECKING:
     from confluent_kafka import Message
 
-__all__ = ["Decoded", "Decoder", "offsets_of"]
+__all__ = ["READ", "Decoded", "Decoder", "offsets_of"]
 
-_encode = msgspec.json.Encoder().encode
-_UNREADABLE = (msgspec.MsgspecError, ValueError, TypeError, ArithmeticError, RecursionError, LookupError)
+READ = "read"
+"""The stage at which a record is decoded and its types are checked."""
+_UNREADABLE = (msgspec.MsgspecError, ValueError, TypeError, ArithmeticError, RecursionError, LookupError, WindowError)
 
 _Time = Annotated[int, msgspec.Meta(ge=0, lt=2**48)]
 
@@ -37,7 +41,8 @@ class Decoded:
     places: Sequence[int]
     """Place in `messages` of each row."""
     rows: Rows | None
-    malformed: Sequence[tuple[int, Exception]]
+    failed: Sequence[Failed]
+    """What cannot be read, and what a user's function raised on."""
 
 
 class Decoder:
@@ -56,7 +61,9 @@ class Decoder:
         self._key = source.key
         self._columns = pipeline.stage.columns
         self._timed = pipeline.stage.has_state
-        names = (*self._key, *(name for name in self._columns if name != JOINED), *source.types)
+        names = (*self._key, *(name for name in self._columns if name != JOINED), *source.needed)
+        if not source.steps:
+            names = (*names, *source.types)
         self._names = tuple(dict.fromkeys((*names, source.timestamp) if self._timed else names))
         # Field names may be no Python names, or a struct's own: so each has a number.
         fields = [(f"f{number}", self._type(name)) for number, name in enumerate(self._names)]
@@ -64,31 +71,31 @@ class Decoder:
         self._struct = msgspec.defstruct("Row", fields, rename=renamed, gc=False, frozen=True)
         self._typed = msgspec.json.Decoder(self._struct)
         self._object = msgspec.json.Decoder(dict[str, Any])
+        # What comes in is checked before a function sees it.
+        checked = [(f"f{number}", kind) for number, kind in enumerate(source.types.values())]
+        renamed = {f"f{number}": name for number, name in enumerate(source.types)}
+        self._check = msgspec.json.Decoder(msgspec.defstruct("Checked", checked, rename=renamed)).decode
         self._getters = {name: attrgetter(f"f{number}") for number, name in enumerate(self._names)}
-        self._numeric = tuple(name for name in self._columns if source.types.get(name) in {int, float})
+        self._numeric = tuple(name for name in self._columns if self._type(name) in {int, float})
         self._whole = JOINED in self._columns
 
     def decode(self, _partition: int, messages: Sequence[Message]) -> Decoded:
         """Decode a batch; runs on the source's thread."""
-        malformed: list[tuple[int, Exception]] = []
+        failed: list[Failed] = []
         whole: dict[int, bytes] = {}
         if not self._source.steps and not self._whole:
             rows = self._all(messages)
             if rows is not None:
-                return self._decoded(messages, range(len(messages)), rows, whole, malformed)
+                return self._decoded(messages, range(len(messages)), rows, whole, failed)
+        values = _values(messages)
         if self._source.steps:
-            records = self._changed(messages, _each(self._object.decode, _values(messages), malformed), malformed)
-            # What a function has put in may be nothing that JSON has.
-            whole = _each(_encode, records, malformed) if self._whole else {}
-            kept = {place: records[place] for place in whole} if self._whole else records
-            found = _each(functools.partial(msgspec.convert, type=self._struct), kept, malformed)
+            found, whole = self._changed(values, failed)
         else:
-            values = _values(messages)
             if self._whole:
                 # Fields that nobody looks at are not decoded, and so their letters are not checked either.
-                whole = values = _each(_checked, values, malformed)
-            found = _each(self._typed.decode, values, malformed)
-        return self._decoded(messages, list(found), list(found.values()), whole, malformed)
+                whole = values = _each(_checked, values, failed)
+            found = _each(self._typed.decode, values, failed)
+        return self._decoded(messages, list(found), list(found.values()), whole, failed)
 
     def _all(self, messages: Sequence[Message]) -> list[Any] | None:
         """Return each message's row; None if one cannot be read, also one without a value."""
@@ -97,38 +104,35 @@ class Decoder:
         except _UNREADABLE:
             return None
 
-    def _changed(
-        self, messages: Sequence[Message], records: dict[int, Record], malformed: list[tuple[int, Exception]]
-    ) -> dict[int, Record]:
-        """Return what the user's functions make of records; where one raises, of each alone."""
-        try:
-            return self._stepped(records)
-        except Exception:  # noqa: BLE001  # a user's function may raise anything; each record's own error is told
-            kept: dict[int, Record] = {}
-            for place in records:
-                # Decoded anew: a function may have changed a record before another one made it raise.
-                fresh = {place: self._object.decode(messages[place].value() or b"")}
-                try:
-                    kept |= self._stepped(fresh)
-                except Exception as error:  # noqa: BLE001
-                    malformed.append((place, error))
-            return kept
+    def _changed(self, values: dict[int, bytes], failed: list[Failed]) -> tuple[dict[int, Any], dict[int, bytes]]:
+        """Return the rows that the user's functions leave, and the records as JSON where those are asked for."""
+        decode, steps = self._object.decode, self._source.steps
+        if self._source.types:
+            values = {place: values[place] for place in _each(self._check, values, failed)}
+        first = _each(decode, values, failed)
+        records = stepped(steps, list(first), lambda place: first.pop(place, None) or decode(values[place]), failed)
+        last = stage_of(steps, len(steps) - 1)
+        whole: dict[int, bytes] = {}
+        if self._whole:
+            whole = _each(functools.partial(encoded_as_json, what="the record"), records, failed, last)
+            records = {place: records[place] for place in whole}
+        return _each(self._row, records, failed, last), whole
 
-    def _stepped(self, records: dict[int, Record]) -> dict[int, Record]:
-        for step in self._source.steps:
-            made = step(list(records.values()))
-            if len(made) != len(records):
-                raise WindowError(
-                    f"a function gave {len(made)} records for {len(records)}: give one for each, None to drop it"
-                )
-            records = {place: record for place, record in zip(records, made, strict=True) if record is not None}
-        return records
+    def _row(self, record: Record) -> Any:  # Any: a struct made at run time
+        row = msgspec.convert(record, type=self._struct)
+        for name in (*self._key, *self._source.needed):
+            value = self._getters[name](row)
+            if isinstance(value, float) and not math.isfinite(value):
+                raise WindowError(f"{name!r} is {value}: a key, and what a detector looks at, must be finite")
+        return row
 
     def _type(self, name: str) -> Any:  # Any: what msgspec takes for a type
         if name == self._source.timestamp and self._timed:
             return _Time
-        if name in self._source.types:
-            return self._source.types[name]
+        # What the functions make of a field that was checked may be of another type.
+        known = self._source.needed if self._source.steps else {**self._source.types, **self._source.needed}
+        if name in known:
+            return known[name]
         return str | int | float | bool if name in self._key else Any
 
     def _decoded(
@@ -137,10 +141,10 @@ class Decoder:
         places: Sequence[int],
         rows: list[Any],  # Any: the struct is made at run time
         whole: dict[int, bytes],
-        malformed: list[tuple[int, Exception]],
+        failed: list[Failed],
     ) -> Decoded:
         if not places:
-            return Decoded(messages, places, None, malformed)
+            return Decoded(messages, places, None, failed)
         columns = {name: self._column(name, rows) for name in self._columns if name != JOINED}
         if self._whole:
             columns[JOINED] = _objects([whole[place] for place in places])
@@ -152,14 +156,16 @@ class Decoder:
             messages,
             places,
             Rows(keys or [()] * len(rows), times, offsets_of(messages, places), columns),
-            malformed,
+            failed,
         )
 
     def _column(self, name: str, rows: list[Any]) -> npt.NDArray[Any]:
         getter = self._getters[name]
         values = map(getter, rows)
         if name not in self._numeric:
-            return _objects(list(values))
+            found = list(values)
+            # What a function has left as numbers is worked on as numbers.
+            return np.array(found, np.float64) if set(map(type, found)) == {float} else _objects(found)
         try:
             return np.fromiter(values, np.float64, len(rows))
         except OverflowError:
@@ -196,9 +202,10 @@ def _checked(value: bytes) -> bytes:
 def _each(
     decode: Callable[[Any], Any],  # Any: a record, or a struct made at run time
     values: Mapping[int, Any],
-    malformed: list[tuple[int, Exception]],
+    failed: list[Failed],
+    stage: str = READ,
 ) -> dict[int, Any]:
-    """Return what is made of each place's value; what fails is noted as malformed."""
+    """Return what is made of each place's value; what fails is noted."""
     try:
         return {place: decode(value) for place, value in values.items()}
     except _UNREADABLE:
@@ -207,7 +214,7 @@ def _each(
             try:
                 found[place] = decode(value)
             except _UNREADABLE as error:
-                malformed.append((place, error))
+                failed.append(Failed(place, stage, error))
         return found
 
 

@@ -60,11 +60,11 @@ class _DetectionKernel:
 
     def step(self, side: int, rows: Rows, now_ms: int) -> Told:
         effects = self._detecting.step(rows, now_ms)
-        return Told(self._records(effects.alerts), effects.late)
+        return Told(self._records(effects.alerts), effects.late, effects.failed)
 
-    def close_idle(self, now_ms: int) -> list[Result]:
+    def close_idle(self, now_ms: int) -> Told:
         self._detecting.forget(now_ms)
-        return []
+        return Told([])
 
     def changes(self) -> Changes:
         return self._detecting.changes()

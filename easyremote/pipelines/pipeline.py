@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from easyremote.pipelines.stages import Stage
@@ -27,11 +27,13 @@ class Source:
     timestamp : str
         The field that holds the event time, ms since the Unix epoch, UTC.
     types : mapping of str to type
-        Fields that are checked, and dead-lettered when they are of another type.
+        Fields that are checked as they come in; where one is of another type the record is a dead letter.
     steps : tuple of callable
-        What is done with records first, in order.
+        What is done with records then, in order.
     key : tuple of str
         Fields that records are grouped by.
+    needed : mapping of str to type
+        Fields that the stage needs, as the functions leave them.
     """
 
     topic: str
@@ -39,6 +41,7 @@ class Source:
     types: Mapping[str, type]
     steps: tuple[Step, ...]
     key: tuple[str, ...] = ()
+    needed: Mapping[str, type] = field(default_factory=dict)
 
     @property
     def late(self) -> str:

@@ -9,14 +9,16 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
+from easyremote.pipelines.encoding import encoded_as_json
 from easyremote.windows import EventTime, Join, JoinResult, Late, Rows, WindowResults
 from easyremote.windows.aggregates import Aggregate
 from easyremote.windows.assigners import Assigner
+from easyremote.windows.guarding import Failed, FailedWindow, Raised, calling
 from easyremote.windows.joining import JOINED
 from easyremote.windows.resting import Resting
 from easyremote.windows.windowed import Emission, Windowed
 
-__all__ = ["Joining", "Origin", "Passing", "Result", "Stage", "StageKernel", "Told", "Windowing"]
+__all__ = ["Joining", "LostWindow", "Origin", "Passing", "Result", "Stage", "StageKernel", "Told", "Windowing"]
 
 
 Key = tuple[Any, ...]
@@ -39,12 +41,25 @@ class Result(msgspec.Struct, frozen=True, gc=False):
     place: int | None = None
 
 
+class LostWindow(NamedTuple):
+    """A window without a result: whose it is, why, and what is known of it, as JSON."""
+
+    key: Key
+    stage: str
+    error: BaseException
+    known: bytes
+
+
 @dataclass(frozen=True, slots=True)
 class Told:
     """What a batch led to."""
 
     results: list[Result]
     late: list[Late] = field(default_factory=list)
+    failed: list[Failed] = field(default_factory=list)
+    """Records on which a user's code raised."""
+    windows: list[LostWindow] = field(default_factory=list)
+    """Windows of which it made no result."""
 
 
 class StageKernel(Protocol):
@@ -54,7 +69,7 @@ class StageKernel(Protocol):
         """Take rows of one of the sources in."""
         ...
 
-    def close_idle(self, now_ms: int) -> list[Result]:
+    def close_idle(self, now_ms: int) -> Told:
         """Return what the silence by the wall clock leads to."""
         ...
 
@@ -118,8 +133,8 @@ class _PassingKernel:
         pairs = enumerate(zip(rows.keys, records, strict=True))
         return Told([Result(key, record, place) for place, (key, record) in pairs])
 
-    def close_idle(self, now_ms: int) -> list[Result]:
-        return []
+    def close_idle(self, now_ms: int) -> Told:
+        return Told([])
 
     def changes(self) -> Changes:
         return []
@@ -173,7 +188,7 @@ class Windowing:
 
 class _WindowingKernel:
     def __init__(self, key: tuple[str, ...], windowed: Windowed) -> None:
-        names = (*key, "window_start", "window_end", *windowed.names, "revision", "final")
+        self._names = names = (*key, "window_start", "window_end", *windowed.names, "revision", "final")
         # Names may be no Python names, or a struct's own: so each has a number.
         renamed = {f"f{number}": name for number, name in enumerate(names)}
         self._record = msgspec.defstruct("Result", list(renamed), rename=renamed, gc=False)
@@ -184,10 +199,12 @@ class _WindowingKernel:
 
     def step(self, side: int, rows: Rows, now_ms: int) -> Told:
         effects = self._windowed.step(rows, now_ms)
-        return Told(self._records(effects.results), effects.late)
+        results, lost = self._records(effects.results)
+        return Told(results, effects.late, effects.failed, lost)
 
-    def close_idle(self, now_ms: int) -> list[Result]:
-        return self._records(self._windowed.close_idle(now_ms))
+    def close_idle(self, now_ms: int) -> Told:
+        results, lost = self._records(self._windowed.close_idle(now_ms))
+        return Told(results, windows=lost)
 
     def changes(self) -> Changes:
         return self._windowed.changes()
@@ -195,12 +212,39 @@ class _WindowingKernel:
     def restore(self, key: bytes, content: bytes) -> None:
         self._windowed.restore(key, content)
 
-    def _records(self, told: WindowResults) -> list[Result]:
+    def _records(self, told: WindowResults) -> tuple[list[Result], list[LostWindow]]:
+        lost = [self._lost(one) for one in told.failed]
         if not len(told):
-            return []
+            return [], lost
         keys = [map(itemgetter(number), told.keys) for number in range(self._key_fields)]
         records = map(self._record, *keys, told.start, told.end, *told.values.values(), told.revision, told.final)
-        return list(map(Result, told.keys, map(self._encode, records)))
+        if not self._windowed.names_of_a_user:
+            return list(map(Result, told.keys, map(self._encode, records))), lost
+        results = []
+        for number, (key, record) in enumerate(zip(told.keys, records, strict=True)):
+            try:
+                results.append(Result(key, self._checked(number, told, record)))
+            except Raised as raised:
+                (failed,) = told.without({number: raised}).failed[-1:]
+                lost.append(self._lost(failed))
+        return results, lost
+
+    def _checked(self, number: int, told: WindowResults, record: Any) -> bytes:  # Any: a struct made at run time
+        for name in self._windowed.names_of_a_user:
+            with calling(f"aggregate {name}"):
+                encoded_as_json(told.values[name][number], f"the result of {name}")
+        return self._encode(record)
+
+    def _lost(self, window: FailedWindow) -> LostWindow:
+        bounds = {"window_start": window.start, "window_end": window.end}
+        known = dict(zip(self._names, window.key, strict=False)) | bounds
+        for name, value in window.values.items():
+            try:
+                known[name] = msgspec.Raw(encoded_as_json(value, name))
+            except Exception:  # noqa: BLE001, S112  # what it is that cannot be told is what the letter's reason says
+                continue
+        known |= {"revision": window.revision, "final": window.final}
+        return LostWindow(window.key, window.stage, window.error, self._encode(known))
 
 
 @dataclass(frozen=True)
@@ -239,8 +283,8 @@ class _JoiningKernel:
         effects = self._join.step(side, rows, now_ms)
         return Told(self._records(effects.results), effects.late)
 
-    def close_idle(self, now_ms: int) -> list[Result]:
-        return self._records(self._join.close_idle(now_ms))
+    def close_idle(self, now_ms: int) -> Told:
+        return Told(self._records(self._join.close_idle(now_ms)))
 
     def changes(self) -> Changes:
         return self._join.changes()

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from easyremote.pipelines.decoding import Decoded
+from easyremote.pipelines.decoding import READ, Decoded
 from easyremote.pipelines.pipeline import Pipeline
-from easyremote.pipelines.stages import Origin, Result
+from easyremote.pipelines.stages import Key, Origin, Result, Told
 from easyremote.topics.deliveries import Output
 from easyremote.topics.events import Batch
-from easyremote.topics.odd_records import Place, dead_letter, key_of, late_record
+from easyremote.topics.odd_records import Place, dead_letter, key_of, late_record, window_letter
+from easyremote.windows.guarding import Failed
 
 if TYPE_CHECKING:
     from confluent_kafka import Message
@@ -60,7 +61,7 @@ class PipelineTask:
         if content.rows is not None:
             told = self._kernel.step(side, content.rows, now_ms)
             messages = content.messages
-            if content.malformed or len(content.places) != len(messages):
+            if content.failed or len(content.places) != len(messages):
                 messages = [messages[place] for place in content.places]
             outputs += self._told(told.results, messages)
             outputs += [
@@ -73,13 +74,15 @@ class PipelineTask:
                 )
                 for late in told.late
             ]
-        for place, error in content.malformed:
-            outputs.append(dead_letter(self._dead[side], content.messages[place], error, self._node_id))
+            outputs += [self._dead_letter(side, messages, one) for one in told.failed]
+            outputs += self._lost(told)
+        outputs += [self._dead_letter(side, content.messages, one) for one in content.failed]
         return outputs
 
     def tick(self, now_ms: int) -> list[Output]:
         """Close the windows of what is silent."""
-        return self._told(self._kernel.close_idle(now_ms), [])
+        told = self._kernel.close_idle(now_ms)
+        return [*self._told(told.results, []), *self._lost(told)]
 
     def changes(self) -> list[tuple[bytes, bytes | None]]:
         """Return what has changed, for the changelog."""
@@ -89,13 +92,27 @@ class PipelineTask:
         """Put a key back from the changelog."""
         self._kernel.restore(key, content)
 
+    def _dead_letter(self, side: int, messages: Sequence[Message], failed: Failed) -> Output:
+        place, stage, error = failed
+        return dead_letter(self._dead[side], messages[place], error, self._node_id, stage, has_stack=stage != READ)
+
+    def _lost(self, told: Told) -> list[Output]:
+        return [
+            window_letter(self._dead[0], _key(one.key), one.known, one.error, self._node_id, one.stage)
+            for one in told.windows
+        ]
+
     def _told(self, results: Iterable[Result], messages: Sequence[Message]) -> list[Output]:
         outputs = []
         for one in results:
             key, record = one.key, one.record
             if key:
-                its_key: bytes | None = key[0].encode() if len(key) == 1 and isinstance(key[0], str) else _encode(key)
+                its_key: bytes | None = _key(key)
             else:
                 its_key = None if one.place is None else key_of(messages[one.place])
             outputs.append(Output(self._sink, its_key, record if isinstance(record, bytes) else _encode(record)))
         return outputs
+
+
+def _key(key: Key) -> bytes:
+    return key[0].encode() if len(key) == 1 and isinstance(key[0], str) else _encode(key)

@@ -13,6 +13,7 @@ from easyremote.pipelines.stages import Joining, Windowing
 from easyremote.windows import EventTime
 from easyremote.windows.aggregates import Aggregate
 from easyremote.windows.assigners import Assigner
+from easyremote.windows.guarding import is_of_a_user
 from easyremote.windows.windowed import Emission
 
 __all__ = ["Aggregated", "Detected", "Joined", "Windows"]
@@ -66,6 +67,7 @@ class Windows:
         for name, one in aggregates.items():
             if not hasattr(one, "state") or isinstance(one, type):
                 raise WindowError(f"{name}={one!r} is no aggregate: use Mean('value') and its like")
+            _check_state(name, one)
             if name in _OWN or name in self.source.key:
                 raise WindowError(f"a result has {name!r} already: give the aggregate another name")
             self._check_type(name, one)
@@ -74,13 +76,29 @@ class Windows:
     def _check_type(self, name: str, aggregate: Aggregate) -> None:
         column = aggregate.state.column
         kind = self.source.types.get(column or "")
-        if type(aggregate).__module__.endswith(".custom") or kind is None:
+        if type(aggregate).__module__.endswith(".custom") or kind is None or self.source.steps:
             return
         if kind not in {int, float}:
             raise WindowError(
                 f"{name} reads {column!r}, which is of type {kind.__name__} and no number: use TypeDistribution or "
                 "Custom, or another field"
             )
+
+
+def _check_state(name: str, aggregate: Aggregate) -> None:
+    if not is_of_a_user(aggregate):
+        return
+    try:
+        state = aggregate.state
+        hash(state)
+        made = (state.column, len(state.empty(1)), callable(aggregate.results))
+    except Exception as error:  # whatever a user's class raises
+        raise WindowError(
+            f"{name}={aggregate!r} is no aggregate ({error!r}): its state needs column, empty, of_groups, merge, pack "
+            "and unpack, and a hash; or use Custom"
+        ) from error
+    if made[1:] != (1, True):
+        raise WindowError(f"{name}={aggregate!r} is no aggregate: empty(n) gives n states, and results() is a function")
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,17 @@ from easyremote.topics.wire import (
 if TYPE_CHECKING:
     from confluent_kafka import Message
 
-__all__ = ["DeadLetter", "Failure", "dead_letter_headers", "fitted", "letter_of", "redriven_headers", "stack_of"]
+__all__ = [
+    "NO_RECORD",
+    "PIPELINE",
+    "DeadLetter",
+    "Failure",
+    "dead_letter_headers",
+    "fitted",
+    "letter_of",
+    "redriven_headers",
+    "stack_of",
+]
 
 _REASON = "easyremote_reason"
 _ERROR = "easyremote_error"
@@ -45,7 +55,13 @@ _TOPIC = "easyremote_source_topic"
 _PARTITION = "easyremote_source_partition"
 _OFFSET = "easyremote_source_offset"
 _TRUNCATED = "easyremote_truncated"
-_OWN = frozenset({_REASON, _ERROR, _STACK, _ATTEMPTS, _FAILED_MS, _NODE, _TOPIC, _PARTITION, _OFFSET, _TRUNCATED})
+_STAGE = "easyremote_stage"
+PIPELINE = "easyremote_pipeline"
+"""Header of late records and dead letters of a pipeline."""
+_WHERE = frozenset({_TOPIC, _PARTITION, _OFFSET, _STAGE, PIPELINE, _NODE})
+_OWN = frozenset({_REASON, _ERROR, _STACK, _ATTEMPTS, _FAILED_MS, _TRUNCATED}) | _WHERE
+NO_RECORD = -1
+"""Offset of what was made of many records, such as a window: it cannot go back to where it came from."""
 
 _STACK_BYTES = 8 * 1024
 _REASON_BYTES = 4 * 1024
@@ -69,12 +85,15 @@ class Failure(Struct, frozen=True, kw_only=True):
         How often it was tried.
     stack : str or None
         Where the function raised.
+    stage : str or None
+        At which step of a pipeline.
     """
 
     node_id: str | None = None
     call_id: str | None = None
     attempts: int | None = None
     stack: str | None = None
+    stage: str | None = None
 
 
 _NOTHING = Failure()
@@ -95,17 +114,20 @@ def dead_letter_headers(
 ) -> list[tuple[str, bytes]]:
     """Return a dead letter's headers: those that the record had, and why, when and from where it was given up."""
     own = [
-        (_REASON, str(error).encode(errors="replace")[:_REASON_BYTES]),
-        (_ERROR, type(error).__name__.encode()),
+        (_REASON, _reason_of(error)),
+        (_ERROR, type(error).__name__.encode(errors="replace")),
         (_TOPIC, origin.topic.encode()),
         (_PARTITION, b"%d" % origin.partition),
-        (_OFFSET, b"%d" % origin.offset),
         (_FAILED_MS, b"%d" % now_ms()),
     ]
+    if origin.offset != NO_RECORD:
+        own.append((_OFFSET, b"%d" % origin.offset))
     if failure.attempts is not None:
         own.append((_ATTEMPTS, b"%d" % failure.attempts))
     if failure.node_id is not None:
         own.append((_NODE, failure.node_id.encode()))
+    if failure.stage is not None:
+        own.append((_STAGE, failure.stage.encode(errors="replace")))
     if failure.stack is not None:
         own.append((_STACK, failure.stack.encode(errors="replace")))
     kept = [(name, content) for name, content in headers if name not in _OWN]
@@ -154,6 +176,15 @@ def _header_size(header: tuple[str, bytes]) -> int:
     return len(header[0].encode(errors="replace")) + len(header[1]) + 10
 
 
+def _reason_of(error: BaseException) -> bytes:
+    # An exception's text is made by whoever wrote its class, and may be empty.
+    try:
+        text = str(error) or repr(error)
+    except Exception:  # noqa: BLE001  # the text of the error, not the error, is what cannot be had
+        text = f"{type(error).__name__}, whose text cannot be made"
+    return text.encode(errors="replace")[:_REASON_BYTES]
+
+
 class DeadLetter(Struct, frozen=True, kw_only=True):
     """A record of a topic of dead letters; what its headers do not say is None."""
 
@@ -171,9 +202,12 @@ class DeadLetter(Struct, frozen=True, kw_only=True):
     call_id: str | None
     function: str | None
     source: str | None
-    """Where the record stood, as `topic/partition/offset`."""
+    """Where the record stood, as `topic/partition/offset`; of a window that has no result `topic/partition`."""
     truncated: str | None = None
     """What of it is not here, because it did not fit."""
+    pipeline: str | None = None
+    stage: str | None = None
+    """At which step of the pipeline it was given up."""
 
     @property
     def id(self) -> str:
@@ -209,8 +243,10 @@ def letter_of(message: Message) -> DeadLetter:
         node_id=said.get(_NODE),
         call_id=said.get(CALL_ID),
         function=_function_of(value),
-        source="/".join(str(part) for part in source) if all(source) else None,
+        source="/".join(part for part in source if part) if all(source[:2]) else None,
         truncated=said.get(_TRUNCATED),
+        pipeline=said.get(PIPELINE),
+        stage=said.get(_STAGE),
     )
 
 

@@ -9,20 +9,26 @@ import msgspec
 from easyremote.errors import PayloadTooLarge
 from easyremote.topics.catalog import LARGEST_RECORD_BYTES
 from easyremote.topics.deliveries import Output
-from easyremote.topics.letters import Failure, dead_letter_headers, fitted
+from easyremote.topics.letters import NO_RECORD, PIPELINE, Failure, dead_letter_headers, fitted, stack_of
 from easyremote.topics.records import Lateness, RecordRef, encode
 from easyremote.topics.wire import headers_of
 
 if TYPE_CHECKING:
     from confluent_kafka import Message
 
-__all__ = ["LARGEST_VALUE_BYTES", "Place", "TooLate", "dead_letter", "fitting", "key_of", "late_record"]
+__all__ = [
+    "LARGEST_VALUE_BYTES",
+    "Place",
+    "TooLate",
+    "dead_letter",
+    "fitting",
+    "key_of",
+    "late_record",
+    "window_letter",
+]
 
 LARGEST_VALUE_BYTES = LARGEST_RECORD_BYTES // 2 - 16 * 1024
 """With its key, of a record of a topic that is none of dead letters."""
-
-PIPELINE = "easyremote_pipeline"
-"""Header of late records and dead letters of a pipeline."""
 
 
 class TooLate(Protocol):
@@ -81,10 +87,27 @@ def _told(place: Place, message: Message, late: TooLate, window: tuple[int, int]
     return Output(place.to, key_of(message), encode({**record, "lateness": lateness}), headers=headers)
 
 
-def dead_letter(place: Place, message: Message, error: Exception, node_id: str) -> Output:
-    """Return a malformed record for its topic: byte for byte, with the reason in its headers."""
+def dead_letter(
+    place: Place,
+    message: Message,
+    error: BaseException,
+    node_id: str,
+    stage: str | None = None,
+    *,
+    has_stack: bool = False,
+) -> Output:
+    """Return a record that was given up for its topic: byte for byte, with the reason in its headers.
+
+    Parameters
+    ----------
+    stage : str, optional
+        At which step of a pipeline it was.
+    has_stack : bool
+        Whether a user's code raised, so that where it did helps.
+    """
     origin = RecordRef(place.topic, place.partition, message.offset() or 0)
-    headers = dead_letter_headers(headers_of(message), origin, error, Failure(node_id=node_id))
+    failure = Failure(node_id=node_id, stage=stage, stack=stack_of(error) if has_stack else None)
+    headers = dead_letter_headers(headers_of(message), origin, error, failure)
     key, value, headers = fitted(key_of(message), message.value(), [*headers, *place.headers()])
     return Output(place.to, key if isinstance(key, bytes) else None, value, headers=headers)
 
@@ -102,6 +125,15 @@ def fitting(output: Output, origin: RecordRef, dead_letters: str, node_id: str) 
 
 def _too_large(size: int, topic: str) -> PayloadTooLarge:
     return PayloadTooLarge(f"a record of {size} bytes for {topic}: the limit is {LARGEST_VALUE_BYTES} bytes")
+
+
+def window_letter(place: Place, key: bytes, known: bytes, error: BaseException, node_id: str, stage: str) -> Output:
+    """Return a window of which a user's code made no result, for the topic of dead letters: what is known of it."""
+    origin = RecordRef(place.topic, place.partition, NO_RECORD)
+    failure = Failure(node_id=node_id, stage=stage, stack=stack_of(error))
+    headers = dead_letter_headers([], origin, error, failure)
+    fitted_key, value, headers = fitted(key, known, [*headers, *place.headers()])
+    return Output(place.to, fitted_key if isinstance(fitted_key, bytes) else None, value, headers=headers)
 
 
 def key_of(message: Message) -> bytes | None:

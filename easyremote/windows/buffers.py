@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from easyremote.windows.guarding import Guarded, Raised, whole_or_single
 from easyremote.windows.panes import grouped
 from easyremote.windows.resting import earliest
 from easyremote.windows.rows import Closed
@@ -100,14 +101,32 @@ class _Records:
         self._held = self.held[kept]
         self.columns = {name: column[kept] for name, column in self.columns.items()}
 
-    def _states(self, begin: Ints, end: Ints) -> list[npt.NDArray[Any]]:
-        """Return the states of windows that hold the records `[begin, end)`."""
-        count = end - begin
-        first = np.cumsum(count) - count
-        order = np.arange(int(count.sum())) - np.repeat(first, count) + np.repeat(begin, count)
-        if not len(order):
-            return [aggregate.empty(0) for aggregate in self._aggregates]
-        return grouped(self._aggregates, self.columns, order, first)
+    def _states(self, begin: Ints, end: Ints) -> tuple[list[npt.NDArray[Any]], dict[int, Raised]]:
+        """Return the states of windows that hold the records `[begin, end)`, and what a user's code raised instead."""
+        if not len(begin):
+            return [aggregate.empty(0) for aggregate in self._aggregates], {}
+        guarded = any(isinstance(aggregate, Guarded) for aggregate in self._aggregates)
+        order, first = _spread(begin, end)
+        if not guarded:
+            return grouped(self._aggregates, self.columns, order, first), {}
+        states: list[npt.NDArray[Any]] = []
+        errors: dict[int, Raised] = {}
+        for aggregate in self._aggregates:
+
+            def made(windows: Ints, aggregate: Aggregator = aggregate) -> npt.NDArray[Any]:
+                return grouped([aggregate], self.columns, *_spread(begin[windows], end[windows]))[0]
+
+            whole, raised = whole_or_single(aggregate, len(begin), made)
+            states.append(whole)
+            errors |= raised
+        return states, errors
+
+
+def _spread(begin: Ints, end: Ints) -> tuple[Ints, Ints]:
+    """Return the places `[begin, end)` of each of some windows, and where each window begins among them."""
+    count = end - begin
+    first = np.cumsum(count) - count
+    return np.arange(int(count.sum())) - np.repeat(first, count) + np.repeat(begin, count), first
 
 
 def _column(values: list[Any]) -> npt.NDArray[Any]:
@@ -162,7 +181,7 @@ class Slid(_Records):
         order = np.lexsort((series[closing], times[closing]))
         closing, begin = closing[order], begin[order]
         end = times[closing] + 1
-        states = self._states(begin, closing + 1)
+        states, errors = self._states(begin, closing + 1)
         bounds = (series[closing], end - self._size_ms, end)
         self.held["told"] |= ready
         # A record that comes may be of the limit's own time, and its window reaches back from there.
@@ -170,7 +189,7 @@ class Slid(_Records):
         let_go = np.unique(series[spent]).tolist()
         if let_go:
             self._keep(~spent)
-        return Closed(*bounds, states, let_go)
+        return Closed(*bounds, states, let_go, errors)
 
 
 class Counted(_Records):
@@ -215,7 +234,8 @@ class Counted(_Records):
         last = begin + size - 1
         order = np.lexsort((series[last], times[last]))
         begin, last = begin[order], last[order]
-        closed = Closed(series[last], times[begin], times[last] + 1, self._states(begin, last + 1))
+        states, errors = self._states(begin, last + 1)
+        closed = Closed(series[last], times[begin], times[last] + 1, states, errors=errors)
         if not kept.all():
             self._keep(kept)
         return closed

@@ -20,7 +20,10 @@ __all__ = ["Custom", "TypeDistribution"]
 
 Ints = npt.NDArray[np.int64]
 States = npt.NDArray[Any]
-"""Of a user's objects."""
+"""Of a user's states, each as msgpack; None: nothing was added yet."""
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder().decode
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,8 +81,8 @@ class Custom:
         return self
 
     def empty(self, n: int) -> States:
-        """Return n states of nothing."""
-        return _objects([self.create() for _ in range(n)])
+        """Return n states of nothing; none is created before there is something to add."""
+        return np.full(n, None, object)
 
     def of_groups(self, values: npt.NDArray[Any], first: Ints) -> States:
         """Return the state of each group of a batch, of which `first` says where it begins."""
@@ -88,32 +91,25 @@ class Custom:
             state = self.create()
             for value in values[begin:end].tolist():
                 state = self.add(state, value)
-            states.append(state)
+            states.append(self._packed(state))
         return _objects(states)
 
     def merge(self, states: States, places: Ints, partial: States) -> None:
         """Merge partial states into places, each given once."""
         for place, part in zip(places.tolist(), partial, strict=True):
-            states[place] = self.merge_states(states[place], part)
+            known = states[place]
+            if known is not None and part is not None:
+                states[place] = self._packed(self.merge_states(_decode(known), _decode(part)))
+            elif part is not None:
+                states[place] = part
 
     def results(self, states: States) -> list[Any]:
         """Return the result of each state."""
-        return [self.result(state) for state in states]
+        return [self.result(self.create() if state is None else _decode(state)) for state in states]
 
     def pack(self, states: States) -> list[bytes]:
-        """Return each state as bytes.
-
-        Raises
-        ------
-        WindowError
-            If a state is nothing that msgpack can hold.
-        """
-        try:
-            return [msgspec.msgpack.encode(state) for state in states]
-        except TypeError as error:
-            raise WindowError(
-                f"a state of {self.column!r} cannot be kept ({error}): make it of numbers, texts, lists and dicts"
-            ) from error
+        """Return each state as bytes, which it is."""
+        return [self._packed(self.create()) if state is None else state for state in states]
 
     def unpack(self, packed: Sequence[bytes]) -> States:
         """Return states from what `pack` gave.
@@ -124,9 +120,21 @@ class Custom:
             If one is no msgpack.
         """
         try:
-            return _objects([msgspec.msgpack.decode(one) for one in packed])
-        except msgspec.MsgspecError as error:
+            for one in packed:
+                _decode(one)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise WindowError(f"the state of an aggregate of one's own has another form: {error}") from error
+        return _objects(packed)
+
+    def _packed(self, state: Any) -> bytes:  # Any: whatever the user's functions make
+        # States are kept as bytes from the beginning: a function that changes one in place and then raises has changed
+        # a copy, what a restart would refuse is refused at its record, and a worker that took over sees the same.
+        try:
+            return _encode(state)
+        except (TypeError, OverflowError, UnicodeEncodeError) as error:
+            raise WindowError(
+                f"a state of {self.column!r} cannot be kept ({error}): make it of numbers, texts, lists and dicts"
+            ) from error
 
 
 class TypeDistribution(Custom):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from easyremote.windows.guarding import Raised, whole_or_single
 from easyremote.windows.resting import earliest
 from easyremote.windows.rows import Closed
 from easyremote.windows.slots import FREE, Slots, merge_into
@@ -98,8 +99,13 @@ class Panes:
         new = np.ones(len(order), np.bool_)
         new[1:] = (ordered_series[1:] != ordered_series[:-1]) | (ordered_start[1:] != ordered_start[:-1])
         first = np.flatnonzero(new)
-        slots = self._slots_of(ordered_series[first], ordered_start[first])
-        self.slots.merge(slots, grouped(self._aggregates, columns, order, first))
+        partial = grouped(self._aggregates, columns, order, first)
+        slots, opened = self._slots_of(ordered_series[first], ordered_start[first])
+        try:
+            self.slots.merge(slots, partial)
+        except Raised:
+            self._release(opened)
+            raise
         self._touched.update(slots.tolist())
 
     def updated(self) -> Closed:
@@ -157,10 +163,7 @@ class Panes:
         """Let go what is open of some series, untold."""
         rows = self.slots.rows
         slots = np.flatnonzero((rows["end"] != FREE) & np.isin(rows["series"], series))
-        for place in zip(rows["series"][slots].tolist(), rows["start"][slots].tolist(), strict=True):
-            del self._places[place]
-        self._touched.difference_update(slots.tolist())
-        self.slots.release(slots)
+        self._release(slots)
 
     def pack(self, series: Ints) -> list[list[tuple[int, int, list[bytes]]]]:
         """Return what is open of each of some series."""
@@ -176,15 +179,17 @@ class Panes:
         for slot, (start, _, _) in zip(slots.tolist(), packed, strict=True):
             self._places[series, start] = slot
 
-    def _slots_of(self, series: Ints, start: Ints) -> Ints:
+    def _slots_of(self, series: Ints, start: Ints) -> tuple[Ints, Ints]:
+        """Return the slots of panes, and those of them that are new."""
         known = self._places
         pairs = list(zip(series.tolist(), start.tolist(), strict=True))
         missing = [number for number, pair in enumerate(pairs) if pair not in known]
+        opened = np.zeros(0, np.int64)
         if missing:
             new_series, new_start = series[missing], start[missing]
             opened = self.slots.take(new_series, new_start, self.first_end(new_start))
             known.update(zip((pairs[number] for number in missing), opened.tolist(), strict=True))
-        return np.array([known[pair] for pair in pairs], np.int64)
+        return np.array([known[pair] for pair in pairs], np.int64), opened
 
     def _close_whole(self, slots: Ints) -> Closed:
         # Tumbling: a window is one pane, and nothing is merged.
@@ -209,20 +214,39 @@ class Panes:
         return closed
 
     def _merged(self, series: Ints, end: Ints, panes: Ints, owner: Ints) -> Closed:
-        """Merge panes to the windows whose numbers `owner` gives."""
-        states: States = [aggregate.empty(len(series)) for aggregate in self._aggregates]
-        merge_into(self._aggregates, states, owner, [held[panes] for held in self.slots.states])
-        return Closed(series, end - self._windows.size_ms, end, states)
+        """Merge panes to the windows whose numbers, rising, `owner` gives."""
+        states: States = []
+        errors: dict[int, Raised] = {}
+        for aggregate, held in zip(self._aggregates, self.slots.states, strict=True):
+
+            def merged(
+                windows: Ints, aggregate: Aggregator = aggregate, held: npt.NDArray[Any] = held
+            ) -> npt.NDArray[Any]:
+                made = aggregate.empty(len(windows))
+                if len(windows) == len(series):
+                    merge_into([aggregate], [made], owner, [held[panes]])
+                else:
+                    chosen = np.isin(owner, windows)
+                    merge_into([aggregate], [made], np.searchsorted(windows, owner[chosen]), [held[panes[chosen]]])
+                return made
+
+            whole, raised = whole_or_single(aggregate, len(series), merged)
+            states.append(whole)
+            errors |= raised
+        return Closed(series, end - self._windows.size_ms, end, states, errors=errors)
 
     def _advance(self, slots: Ints) -> None:
         size_ms = self._windows.size_ms
         rows = self.slots.rows
         rows["end"][slots] += self._windows.hop_ms
-        spent = slots[rows["end"][slots] - size_ms > rows["start"][slots]]
-        for series, start in zip(rows["series"][spent].tolist(), rows["start"][spent].tolist(), strict=True):
-            del self._places[series, start]
-        self._touched.difference_update(spent.tolist())
-        self.slots.release(spent)
+        self._release(slots[rows["end"][slots] - size_ms > rows["start"][slots]])
+
+    def _release(self, slots: Ints) -> None:
+        rows = self.slots.rows[slots]
+        for place in zip(rows["series"].tolist(), rows["start"].tolist(), strict=True):
+            del self._places[place]
+        self._touched.difference_update(slots.tolist())
+        self.slots.release(slots)
 
 
 def _joined(rounds: list[Closed], aggregates: Sequence[Aggregator]) -> Closed:
@@ -232,4 +256,10 @@ def _joined(rounds: list[Closed], aggregates: Sequence[Aggregator]) -> Closed:
     series, start, end = (np.concatenate([getattr(one, name) for one in rounds]) for name in ("series", "start", "end"))
     states = [np.concatenate(parts) for parts in zip(*(one.states for one in rounds), strict=True)]
     order = np.lexsort((series, end))
-    return Closed(series[order], start[order], end[order], [part[order] for part in states])
+    errors: dict[int, Raised] = {}
+    if any(one.errors for one in rounds):
+        place, first = np.argsort(order), 0
+        for one in rounds:
+            errors |= {int(place[first + number]): raised for number, raised in one.errors.items()}
+            first += len(one.series)
+    return Closed(series[order], start[order], end[order], [part[order] for part in states], errors=errors)

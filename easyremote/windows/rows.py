@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Closed", "Key", "Late", "Rows", "WindowResult", "WindowResults"]
+from easyremote.windows.guarding import FailedWindow
+
+if TYPE_CHECKING:
+    from easyremote.windows.guarding import Raised
+
+__all__ = ["MISSING", "Closed", "Key", "Late", "Rows", "WindowResult", "WindowResults"]
 
 Ints = npt.NDArray[np.int64]
 Column = npt.NDArray[Any]
 """Of float64, or of objects where something is no number. Any: a user's objects."""
 Key = tuple[Any, ...]
 """The values of the fields that a stream is keyed by; what JSON can hold, and hashable."""
+
+
+MISSING = object()
+"""In place of what a user's code should have made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +66,8 @@ class Closed:
     states: Sequence[npt.NDArray[Any]]  # Any: each aggregate has a dtype of its own
     let_go: Sequence[int] = ()
     """Series that hold less than before, though no window of theirs closed."""
+    errors: Mapping[int, Raised] = field(default_factory=dict)
+    """What a user's code raised where there is no state of a window, by the window's number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +99,8 @@ class WindowResults:
         How many results of the window were told before.
     final : sequence of bool
         Whether it is closed.
+    failed : sequence of FailedWindow
+        Windows beside these of which a user's code made no result.
     """
 
     keys: Sequence[Key] = ()
@@ -96,6 +109,7 @@ class WindowResults:
     values: Mapping[str, Sequence[Any]] = field(default_factory=dict)  # Any: whatever the aggregates give
     revision: Sequence[int] = ()
     final: Sequence[bool] = ()
+    failed: Sequence[FailedWindow] = ()
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -106,10 +120,37 @@ class WindowResults:
         for key, start, end, row, revision, final in columns:
             yield WindowResult(key, start, end, dict(zip(self.values, row, strict=True)), revision, final)
 
+    def without(self, raised: Mapping[int, Raised]) -> WindowResults:
+        """Return these without some, by their number, of which a user's code made no result: they are `failed` then."""
+        kept = [number for number in range(len(self)) if number not in raised]
+        failed = [
+            FailedWindow(
+                self.keys[number],
+                self.start[number],
+                self.end[number],
+                self.revision[number],
+                self.final[number],
+                error.stage,
+                error.error,
+                {name: column[number] for name, column in self.values.items() if column[number] is not MISSING},
+            )
+            for number, error in sorted(raised.items(), key=lambda one: one[0])
+        ]
+        return WindowResults(
+            [self.keys[number] for number in kept],
+            [self.start[number] for number in kept],
+            [self.end[number] for number in kept],
+            {name: [column[number] for number in kept] for name, column in self.values.items()},
+            [self.revision[number] for number in kept],
+            [self.final[number] for number in kept],
+            [*self.failed, *failed],
+        )
+
     def followed_by(self, more: WindowResults) -> WindowResults:
         """Return these and then others of the same windows and aggregates."""
+        failed = [*self.failed, *more.failed]
         if not len(self) or not len(more):
-            return self if len(self) else more
+            return replace(self if len(self) else more, failed=failed)
         return WindowResults(
             [*self.keys, *more.keys],
             [*self.start, *more.start],
@@ -117,6 +158,7 @@ class WindowResults:
             {name: [*column, *more.values[name]] for name, column in self.values.items()},
             [*self.revision, *more.revision],
             [*self.final, *more.final],
+            failed,
         )
 
 

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from easyremote.windows.guarding import Guarded, Raised
 from easyremote.windows.panes import grouped
 from easyremote.windows.resting import earliest
 from easyremote.windows.rows import Closed
-from easyremote.windows.slots import FREE, Slots
+from easyremote.windows.slots import FREE, Held, Slots
 
 if TYPE_CHECKING:
     from easyremote.windows.aggregates import Aggregator
@@ -24,6 +25,10 @@ Ints = npt.NDArray[np.int64]
 Columns = Mapping[str, npt.NDArray[Any]]
 _Span = tuple[int, int, int, int]
 """Start and end of a session or of a batch's group; its slot, or -1; its group, or -1."""
+
+
+_Before = tuple[dict[int, list[tuple[int, int]]], Held]
+"""The open sessions of some series, and what their slots hold."""
 
 
 class Sessions:
@@ -43,6 +48,7 @@ class Sessions:
     def __init__(self, windows: Session, aggregates: Sequence[Aggregator]) -> None:
         self._gap_ms = windows.gap_ms
         self._aggregates = aggregates
+        self._is_guarded = any(isinstance(aggregate, Guarded) for aggregate in aggregates)
         self.slots = Slots(aggregates)
         self._of_series: dict[int, list[tuple[int, int]]] = {}
         """Start and slot of each open session, rising."""
@@ -64,8 +70,13 @@ class Sessions:
         new[1:] = (ordered_series[1:] != ordered_series[:-1]) | (np.diff(times) >= self._gap_ms)
         first = np.flatnonzero(new)
         ends = times[np.append(first[1:], len(order)) - 1] + self._gap_ms
-        slots = self._joined(ordered_series[first], times[first], ends)
-        self.slots.merge(slots, grouped(self._aggregates, columns, order, first))
+        partial = grouped(self._aggregates, columns, order, first)
+        before = self._held(np.unique(series).tolist()) if self._is_guarded else None
+        try:
+            self.slots.merge(self._joined(ordered_series[first], times[first], ends), partial)
+        except Raised:
+            self._put_back(before)
+            raise
 
     def due(self, is_due: Callable[[Ints, Ints], npt.NDArray[np.bool_]]) -> Closed:
         """Close the sessions of which `is_due(series, end)` says so; return them by end and series."""
@@ -132,6 +143,23 @@ class Sessions:
             self.slots.merge(np.array(into, np.int64), [states[gone] for states in self.slots.states])
             self.slots.release(gone)
         return slot_of_group
+
+    def _held(self, numbers: list[int]) -> _Before:
+        sessions = {number: list(self._of_series.get(number, ())) for number in numbers}
+        return sessions, self.slots.held(np.array([slot for held in sessions.values() for _, slot in held], np.int64))
+
+    def _put_back(self, before: _Before | None) -> None:
+        assert before is not None, "only a user's code raises"
+        sessions, held = before
+        now = {slot for number in sessions for _, slot in self._of_series.get(number, ())}
+        # What the failed batch opened is let go before what it merged away is there again.
+        self.slots.release(np.array(sorted(now - set(held.slots.tolist())), np.int64))
+        self.slots.put_back(held)
+        for number, known in sessions.items():
+            if known:
+                self._of_series[number] = known
+            else:
+                self._of_series.pop(number, None)
 
     def _slot_for(self, series: int, cluster: list[_Span]) -> tuple[int, list[int]]:
         """Return the slot of a session that is made of some spans, and the slots that are merged into it."""

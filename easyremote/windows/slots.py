@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from easyremote.windows.guarding import Guarded
+
 if TYPE_CHECKING:
     from easyremote.windows.aggregates import Aggregator
 
-__all__ = ["FREE", "Slots", "merge_into"]
+__all__ = ["FREE", "Held", "Slots", "merge_into"]
 
 Ints = npt.NDArray[np.int64]
 
@@ -20,6 +22,14 @@ FREE = 2**62
 _SLOT = np.dtype([("series", "<i8"), ("start", "<i8"), ("end", "<i8")])
 _UNUSED = np.array((0, 0, FREE), _SLOT)
 _FIRST = 256
+
+
+class Held(NamedTuple):
+    """What slots hold."""
+
+    slots: Ints
+    rows: npt.NDArray[Any]
+    states: list[npt.NDArray[Any]]
 
 
 class Slots:
@@ -33,6 +43,7 @@ class Slots:
 
     def __init__(self, aggregates: Sequence[Aggregator]) -> None:
         self._aggregates = aggregates
+        self._guarded = [number for number, one in enumerate(aggregates) if isinstance(one, Guarded)]
         self.rows = np.full(_FIRST, _UNUSED)
         self.states = [aggregate.empty(_FIRST) for aggregate in aggregates]
         self._unused = list(range(_FIRST - 1, -1, -1))
@@ -42,16 +53,42 @@ class Slots:
         count = len(series)
         if count > len(self._unused):
             self._grow(count)
+        empty = [aggregate.empty(count) for aggregate in self._aggregates]
         slots = np.array(self._unused[-count:], np.int64)
         del self._unused[-count:]
         self.rows["series"][slots], self.rows["start"][slots], self.rows["end"][slots] = series, start, end
-        for aggregate, states in zip(self._aggregates, self.states, strict=True):
-            states[slots] = aggregate.empty(count)
+        for states, nothing in zip(self.states, empty, strict=True):
+            states[slots] = nothing
         return slots
 
     def merge(self, slots: Ints, partial: Sequence[npt.NDArray[Any]]) -> None:
-        """Merge partial states into slots, in their order where a slot is given several times."""
-        merge_into(self._aggregates, self.states, slots, partial)
+        """Merge partial states into slots, in their order where a slot is given several times.
+
+        Raises
+        ------
+        Raised
+            If a user's code does; no state has changed then.
+        """
+        if not self._guarded:
+            merge_into(self._aggregates, self.states, slots, partial)
+            return
+        places, owner = np.unique(slots, return_inverse=True)
+        copies = [states[places] for states in self.states]
+        merge_into(self._aggregates, copies, owner, partial)
+        for states, merged in zip(self.states, copies, strict=True):
+            states[places] = merged
+
+    def held(self, slots: Ints) -> Held:
+        """Return what slots hold, for `put_back`."""
+        return Held(slots, self.rows[slots], [states[slots] for states in self.states])
+
+    def put_back(self, held: Held) -> None:
+        """Have slots hold again what they did, also where they were released meanwhile."""
+        released = set(held.slots[self.rows["end"][held.slots] == FREE].tolist())
+        self._unused = [slot for slot in self._unused if slot not in released]
+        self.rows[held.slots] = held.rows
+        for states, known in zip(self.states, held.states, strict=True):
+            states[held.slots] = known
 
     def release(self, slots: Ints) -> None:
         """Let windows go."""
@@ -92,11 +129,11 @@ class Slots:
     def _grow(self, needed: int) -> None:
         size = len(self.rows)
         more = max(size, needed)
-        self.rows = np.concatenate([self.rows, np.full(more, _UNUSED)])
         self.states = [
             np.concatenate([states, aggregate.empty(more)])
             for aggregate, states in zip(self._aggregates, self.states, strict=True)
         ]
+        self.rows = np.concatenate([self.rows, np.full(more, _UNUSED)])
         self._unused.extend(range(size + more - 1, size - 1, -1))
 
 

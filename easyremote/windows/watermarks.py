@@ -74,6 +74,23 @@ class Watermarks:
         )
         return limits
 
+    def held(self, series: Ints) -> tuple[Ints, npt.NDArray[np.void]]:
+        """Return what is known of some series, or of their partition, for `put_back`."""
+        owners = np.unique(series) if self.by_key else np.zeros(1, np.int64)
+        return owners, self._marks[owners]
+
+    def put_back(self, held: tuple[Ints, npt.NDArray[np.void]]) -> None:
+        """Have time stand where it stood."""
+        owners, marks = held
+        self._marks[owners] = marks
+
+    def unheard(self, series: Ints) -> Ints:
+        """Return those of some series of which nothing has come yet, where each has a watermark."""
+        if not self.by_key:
+            return series[:0]
+        unheard: Ints = series[self._marks["greatest_ms"][series] == _NEVER]
+        return unheard
+
     def limits(self, series: Ints) -> Ints:
         """Return the limit that now stands for each of some series."""
         marks = self._marks[series if self.by_key else np.zeros(len(series), np.int64)]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import msgspec
 import numpy as np
@@ -13,10 +13,11 @@ import numpy.typing as npt
 from easyremote.errors import WindowError
 from easyremote.windows.assigners import Assigner, EventTime, Hopping, Session, Sliding
 from easyremote.windows.buffers import Counted, Slid
+from easyremote.windows.guarding import Failed, Guarded, Raised, calling, is_of_a_user
 from easyremote.windows.keys import Keys, of_another_form
 from easyremote.windows.panes import Panes
 from easyremote.windows.resting import NEVER, Resting
-from easyremote.windows.rows import Closed, Key, Late, Rows, WindowResults
+from easyremote.windows.rows import MISSING, Closed, Key, Late, Rows, WindowResults
 from easyremote.windows.sessions import Sessions
 from easyremote.windows.watermarks import FUTURE_MS, Watermarks
 
@@ -45,6 +46,13 @@ class WindowedEffects:
 
     results: WindowResults
     late: list[Late]
+    failed: list[Failed] = field(default_factory=list)
+    """Records on which a user's code raised; nothing else knows of them."""
+
+    def followed_by(self, more: WindowedEffects) -> WindowedEffects:
+        """Return these and then others of the same windows."""
+        results = self.results.followed_by(more.results)
+        return WindowedEffects(results, self.late + more.late, self.failed + more.failed)
 
 
 class Windowed:
@@ -76,16 +84,24 @@ class Windowed:
         event_time: EventTime | None = None,
         emission: Emission = "close",
     ) -> None:
+        if emission not in get_args(Emission):
+            told = ", ".join(map(repr, get_args(Emission)))
+            raise WindowError(f"emit={emission!r}: results are told on one of {told}")
         if emission != "close" and not isinstance(windows, Hopping):
             raise WindowError(
                 f"{type(windows).__name__} windows are known only when they close: use emission='close', "
                 "or tumbling or hopping windows"
             )
-        states = list(dict.fromkeys(aggregate.state for aggregate in aggregates.values()))
-        self._read = [(name, one.results, states.index(one.state)) for name, one in aggregates.items()]
+        shared = {name: aggregate.state for name, aggregate in aggregates.items()}
+        states = list(dict.fromkeys(shared.values()))
+        self._read = [
+            _Reading(name, one, states.index(shared[name]), is_of_a_user(one)) for name, one in aggregates.items()
+        ]
+        guarded = [_guarded(state, [name for name, its in shared.items() if its == state]) for state in states]
+        self._of_a_user = [one for one in guarded if isinstance(one, Guarded)]
         self._emission = emission
         self._watermarks = Watermarks(event_time or EventTime())
-        self._state = _state_of(windows, states)
+        self._state = _state_of(windows, guarded)
         self._revisions: dict[tuple[int, int], int] = {}
         """How often the window of a series that ends then was told."""
         self._keys = Keys(self._watermarks)
@@ -97,7 +113,12 @@ class Windowed:
     @property
     def names(self) -> tuple[str, ...]:
         """What is told of each window, in the order of the results' values."""
-        return tuple(name for name, _, _ in self._read)
+        return tuple(one.name for one in self._read)
+
+    @property
+    def names_of_a_user(self) -> frozenset[str]:
+        """Those of `names` whose values a user's code makes."""
+        return frozenset(one.name for one in self._read if one.is_of_a_user)
 
     @property
     def keys(self) -> int:
@@ -105,7 +126,7 @@ class Windowed:
         return len(self._keys)
 
     def step(self, rows: Rows, now_ms: int) -> WindowedEffects:
-        """Take a batch in.
+        """Take a batch in; a record on which a user's code raises is as if it had not come.
 
         Parameters
         ----------
@@ -114,6 +135,56 @@ class Windowed:
         now_ms : int
             The wall clock, ms.
         """
+        if not self._of_a_user:
+            return self._taken(rows, now_ms)
+        places = np.arange(len(rows.event_ms))
+        if isinstance(self._state, Panes | Sessions):
+            return self._tried(rows, places, now_ms)
+        # What a record is added to is known only when its window closes: so each is tried by itself before it is kept.
+        failed = self._failing_alone(rows)
+        good = np.setdiff1d(places, [one.place for one in failed])
+        effects = self._tried(rows.chosen(good), good, now_ms) if len(good) else WindowedEffects(WindowResults(), [])
+        return replace(effects, failed=failed)
+
+    def _tried(self, rows: Rows, places: Ints, now_ms: int) -> WindowedEffects:
+        """Take rows in at once; where a user's code raises, without those on which it does, found by halves."""
+        try:
+            effects = self._taken(rows, now_ms)
+        except Raised as raised:
+            count = len(places)
+            if count == 1:
+                failed = Failed(int(places[0]), raised.stage, raised.error)
+                return WindowedEffects(WindowResults(), [], [failed])
+            alone = self._failing_alone(rows)
+            bad = [one.place for one in alone]
+            good = np.setdiff1d(np.arange(count), bad)
+            # Where each is well by itself, it depends on what it is added to: first the ones before, then the others.
+            parts = [good] if bad else [good[: count // 2], good[count // 2 :]]
+            effects = WindowedEffects(
+                WindowResults(), [], [one._replace(place=int(places[one.place])) for one in alone]
+            )
+            for part in parts:
+                if len(part):
+                    effects = effects.followed_by(self._tried(rows.chosen(part), places[part], now_ms))
+            return effects
+        return replace(effects, late=[replace(one, place=int(places[one.place])) for one in effects.late])
+
+    def _failing_alone(self, rows: Rows) -> list[Failed]:
+        """Return the rows on which a user's code raises whatever they are added to."""
+        failed, first = [], np.zeros(1, np.int64)
+        columns = [
+            (one, np.arange(len(rows.event_ms)) if one.column is None else rows.columns[one.column])
+            for one in self._of_a_user
+        ]
+        for place in range(len(rows.event_ms)):
+            try:
+                for aggregate, column in columns:
+                    aggregate.of_groups(column[place : place + 1], first)
+            except Raised as raised:
+                failed.append(Failed(place, raised.stage, raised.error))
+        return failed
+
+    def _taken(self, rows: Rows, now_ms: int) -> WindowedEffects:
         late: list[Late] = []
         taken = np.arange(len(rows.event_ms))
         if int(rows.event_ms.max()) - now_ms > FUTURE_MS:
@@ -124,7 +195,8 @@ class Windowed:
             if not len(taken):
                 return WindowedEffects(WindowResults(), late)
             rows = rows.chosen(taken)
-        series = self._keys.numbers(rows.keys)
+        every = series = self._keys.numbers(rows.keys)
+        before = self._watermarks.held(series) if self._of_a_user else None
         lateness = self._state.lateness(rows.event_ms, self._watermarks.advance(series, rows.event_ms, now_ms))
         self._changed.update(series.tolist())
         if int(lateness.max()) >= 0:
@@ -134,7 +206,15 @@ class Windowed:
             in_time = np.flatnonzero(lateness < 0)
             rows, series = rows.chosen(in_time), series[in_time]
         if len(series):
-            self._state.add(series, rows.event_ms, rows.offsets, rows.columns)
+            try:
+                self._state.add(series, rows.event_ms, rows.offsets, rows.columns)
+            except Raised:
+                assert before is not None, "only a user's code raises"
+                self._watermarks.put_back(before)
+                for number in np.unique(self._watermarks.unheard(every)).tolist():
+                    self._keys.drop(number)
+                    self._changed.discard(number)
+                raise
         if not self._watermarks.by_key:
             self.resting.wake(self._watermarks.limit())
         return WindowedEffects(self._results(), late)
@@ -240,14 +320,31 @@ class Windowed:
         revisions = [0] * count
         if self._emission != "close":
             revisions = [self._revision(*window, final=final) for window in zip(series, end, strict=True)]
-        return WindowResults(
-            self._keys.of(series),
-            windows.start.tolist(),
-            end,
-            {name: results(windows.states[place]) for name, results, place in self._read},
-            revisions,
-            [final] * count,
-        )
+        values, raised = self._values(windows)
+        told = WindowResults(self._keys.of(series), windows.start.tolist(), end, values, revisions, [final] * count)
+        return told.without(raised) if raised else told
+
+    def _values(self, windows: Closed) -> tuple[dict[str, Sequence[Any]], dict[int, Raised]]:
+        """Return what each aggregate tells of each window, and what a user's code raised of which instead."""
+        raised = dict(windows.errors)
+        values: dict[str, Sequence[Any]] = {}
+        for name, aggregate, place, by_a_user in self._read:
+            states = windows.states[place]
+            if not by_a_user:
+                values[name] = aggregate.results(states)
+                continue
+            values[name] = column = [MISSING] * len(states)
+            wanted = [number for number in range(len(states)) if number not in windows.errors]
+            try:
+                for number, result in zip(wanted, _results(name, aggregate, states[wanted]), strict=True):
+                    column[number] = result
+            except Raised:
+                for number in wanted:
+                    try:
+                        (column[number],) = _results(name, aggregate, states[number : number + 1])
+                    except Raised as error:
+                        raised.setdefault(number, error)
+        return values, raised
 
     def _revision(self, series: int, end: int, *, final: bool) -> int:
         if final:
@@ -274,6 +371,27 @@ class Windowed:
         for number in np.setdiff1d(old, self._state.open_ends()[0]).tolist():
             self._gone.append(self._keys.drop(number))
             self._changed.discard(number)
+
+
+class _Reading(NamedTuple):
+    """An aggregate, which of the states it is read from, and whether a user's code does it."""
+
+    name: str
+    aggregate: Aggregate
+    place: int
+    is_of_a_user: bool
+
+
+def _guarded(state: Aggregator, names: list[str]) -> Aggregator:
+    return Guarded(state, f"aggregate {', '.join(names)}") if is_of_a_user(state) else state
+
+
+def _results(name: str, aggregate: Aggregate, states: npt.NDArray[Any]) -> list[Any]:
+    with calling(f"aggregate {name}"):
+        results = list(aggregate.results(states))
+        if len(results) != len(states):
+            raise WindowError(f"results() gave {len(results)} for {len(states)} windows: give one for each")
+        return results
 
 
 def _state_of(windows: Assigner, aggregates: Sequence[Aggregator]) -> Panes | Sessions | Slid | Counted:

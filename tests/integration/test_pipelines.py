@@ -71,6 +71,46 @@ def test_a_pipeline_over_a_topic_of_ones_own_tells_results_late_records_and_what
     assert any(b"amount" in value for _, value in headers_of(letter))
 
 
+def test_records_on_which_a_users_code_raises_end_no_worker_and_are_each_one_dead_letter_though_it_is_killed(
+    settings: Settings,
+) -> None:
+    TopicAdmin(settings).ensure(declarations())
+    environment = {"EASYREMOTE_ROLES": "streams", "EASYREMOTE_PIPELINES": "raising"}
+    rounds, each = 4, 12
+
+    def rows(number: int) -> list[tuple[str, dict[str, Any]]]:
+        at = BASE + number * 1_000
+        values = {place: place + 1 for place in range(each)} | {place: bad for bad, place in _BAD}
+        return [("a", {"who": "a", "n": n, "timestamp_ms": at + place}) for place, n in values.items()]
+
+    worker = start_worker(settings, **environment)
+    try:
+        await_ready(settings, "streams", process=worker)
+        with tail(settings, "sums") as sums, tail(settings, "numbers.dlq") as dead:
+            for number in range(rounds):
+                _produce(settings, "numbers", rows(number))
+                dead.wait_for(partial(_are, 2 * (number + 1)))
+                assert worker.poll() is None, "it is the same process"
+                if number == 1:
+                    kill(worker)
+                    worker = start_worker(settings, **environment)
+            told = _values(sums.wait_for(partial(_are, rounds - 1)))
+            letters = dead.wait_for(partial(_are, 2 * rounds))
+        assert [one["count"] for one in told] == [each - 2] * len(told)
+        assert len({one["n"] for one in told}) == 1
+        counted = [(one["n"], one["timestamp_ms"]) for one in _values(letters)]
+        assert sorted(counted) == sorted(
+            (bad, BASE + 1_000 * number + at) for number in range(rounds) for bad, at in _BAD
+        )
+        headers = {(of["easyremote_stage"], of["easyremote_error"]) for of in map(dict, map(headers_of, letters))}
+        assert headers == {(b"map 1", b"SystemExit"), (b"aggregate n", b"ValueError")}
+    finally:
+        stop(worker)
+
+
+_BAD = ((-4, 2), (0, 6))
+
+
 def test_each_result_of_a_pipeline_comes_once_though_workers_are_killed(settings: Settings) -> None:
     TopicAdmin(settings).ensure(declarations())
     devices, windows, each = 20, 12, 25

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
 
+from easyremote.errors import WindowError
 from easyremote.windows.detectors.alerting import ALERT, AlertRule, Phase
 from easyremote.windows.detectors.base import Detector, Floats, Ints, Scores, State
+from easyremote.windows.guarding import Failed, Raised, calling, is_of_a_user
 from easyremote.windows.keys import Keys, of_another_form
 from easyremote.windows.resting import Resting
 from easyremote.windows.rows import Key, Late, Rows
@@ -51,6 +54,16 @@ class DetectingEffects:
 
     alerts: list[Alerted] = field(default_factory=list)
     late: list[Late] = field(default_factory=list)
+    failed: list[Failed] = field(default_factory=list)
+    """Readings on which a user's detector raised; nothing was learned from them."""
+
+
+class _Turn(NamedTuple):
+    """At most one reading of each series: which series, its value, its place in the batch; arrays of shape (s,)."""
+
+    numbers: Ints
+    values: Floats
+    places: Ints
 
 
 class Detecting:
@@ -73,6 +86,8 @@ class Detecting:
         self._detector = detector
         self._rule = rule
         self._column = column
+        self._is_of_a_user = is_of_a_user(detector)
+        self._threshold = float(detector.threshold)
         self._row = np.dtype([("seen_ms", "<i8"), ("alert", ALERT), ("learned", detector.dtype)])
         self._state = np.zeros(0, self._row)
         self._keys = Keys(self)
@@ -117,13 +132,20 @@ class Detecting:
         series = self._keys.numbers([rows.keys[place] for place in places.tolist()])
         values = np.clip(rows.columns[self._column][places].astype(np.float64), -_LARGEST, _LARGEST)
         told: list[tuple[int, Alerted]] = []
+        failed: list[Failed] = []
         for turn, numbers in _turns(series):
-            told += self._turn(numbers, rows, values[turn], places[turn])
+            told += self._tried(_Turn(numbers, values[turn], places[turn]), rows, failed)
         touched = np.unique(series)
+        if failed:
+            lost = {one.place for one in failed}
+            touched = np.unique(series[[place not in lost for place in places.tolist()]])
+            for number in np.setdiff1d(series, touched).tolist():
+                if not self._state["seen_ms"][number]:
+                    self._keys.drop(number)
         self._state["seen_ms"][touched] = now_ms
         self._changed.update(touched.tolist())
         told.sort(key=lambda one: one[0])
-        return DetectingEffects([alert for _, alert in told], late)
+        return DetectingEffects([alert for _, alert in told], late, failed)
 
     def forget(self, now_ms: int) -> None:
         """Forget keys that have been silent for a week."""
@@ -169,13 +191,36 @@ class Detecting:
         row: bytes = self._state[number].tobytes()
         return _FORMAT + row
 
-    def _turn(self, numbers: Ints, rows: Rows, values: Floats, places: Ints) -> Iterator[tuple[int, Alerted]]:
+    def _tried(self, turn: _Turn, rows: Rows, failed: list[Failed]) -> list[tuple[int, Alerted]]:
+        """Take a turn; where a user's detector raises, reading by reading, without those on which it does."""
+        try:
+            return list(self._turn(turn, rows))
+        except Raised as raised:
+            if len(turn.numbers) == 1:
+                failed.append(Failed(int(turn.places[0]), raised.stage, raised.error))
+                return []
+        numbers, values, places = turn
+        single = [_Turn(numbers[at : at + 1], values[at : at + 1], places[at : at + 1]) for at in range(len(numbers))]
+        return [told for one in single for told in self._tried(one, rows, failed)]
+
+    def _scores(self, learned: State, event_ms: Ints, values: Floats) -> Scores:
+        if not self._is_of_a_user:
+            return self._detector.score(learned, event_ms, values)
+        with calling("detect"):
+            found = self._detector.score(learned, event_ms, values.copy())
+            score, expected = (np.broadcast_to(np.asarray(one, np.float64), values.shape) for one in found)
+            if not (np.isfinite(score).all() and np.isfinite(expected).all()):
+                raise WindowError("the detector gave a score or an expected value that is no finite number")
+            return Scores(score, expected)
+
+    def _turn(self, turn: _Turn, rows: Rows) -> Iterator[tuple[int, Alerted]]:
         """Take one reading of each of some keys in; yield what is told, and at which place of the batch."""
+        numbers, values, places = turn
         state = self._state[numbers]
         learned, alert = state["learned"], state["alert"]
         event_ms, offsets = rows.event_ms[places], rows.offsets[places]
-        scores = self._detector.score(learned, event_ms, values)
-        threshold = np.full(len(numbers), self._detector.threshold)
+        scores = self._scores(learned, event_ms, values)
+        threshold = np.full(len(numbers), self._threshold)
         bar = threshold * np.exp(alert["bar"])
         changed = self._rule.step(alert, threshold, scores.score, event_ms, offsets)
         self._state[numbers] = state

@@ -37,6 +37,11 @@ MISTAKES: dict[str, tuple[Callable[[], object], str]] = {
     "a key that is the time": (lambda: _orders().key_by("shop", "timestamp_ms"), "the time itself"),
     "no window": (lambda: _orders().key_by("shop").window("10s"), "Tumbling"),  # type: ignore[arg-type]
     "told too early": (lambda: _orders().key_by("shop").window(Session("1s"), emit="both"), "emission='close'"),
+    "told at no time there is": (
+        lambda: _orders().key_by("shop").window(Tumbling("1s"), emit="final"),  # type: ignore[arg-type]
+        "'close', 'update', 'both'",
+    ),
+    "no function": (lambda: _orders().map(None), "needs a function"),  # type: ignore[arg-type]
     "no aggregate": (lambda: _orders().key_by("shop").window(Tumbling("1s")).aggregate(), "at least one"),
     "none that is one": (
         lambda: _orders().key_by("shop").window(Tumbling("1s")).aggregate(n=Count),  # type: ignore[arg-type]
