@@ -6,6 +6,7 @@ EasyRemoteError
 │   └── BrokerUnavailable
 ├── CallError                a call ended without a result
 │   ├── MalformedRequest
+│   ├── UnknownReplyTopic    there is no topic, or no such partition, for the reply
 │   ├── InvalidArguments
 │   ├── UnknownFunction
 │   │   └── NotOfferedHere   this node is not the one: the call is passed on
@@ -52,8 +53,10 @@ __all__ = [
     "RemoteError",
     "TopicError",
     "UnknownFunction",
+    "UnknownReplyTopic",
     "WindowError",
     "call_error",
+    "error_type",
 ]
 
 
@@ -83,6 +86,10 @@ class CallError(EasyRemoteError):
 
 class MalformedRequest(CallError):
     """The record is no request: not JSON, no `function`, or a field of the wrong type."""
+
+
+class UnknownReplyTopic(CallError):
+    """The topic that a call wants its reply in does not exist, or not the partition: it is not run."""
 
 
 class InvalidArguments(CallError):
@@ -166,6 +173,18 @@ class WindowError(EasyRemoteError):
 
 class EdgeError(EasyRemoteError):
     """A device, one of its sensors or its outbox failed."""
+
+
+def error_type(error: BaseException) -> str:
+    """Return the name by which records tell an error.
+
+    Examples
+    --------
+    >>> error_type(KeyError("x")), error_type(RemoteError("late", type="TooLate"))
+    ('KeyError', 'TooLate')
+    """
+    said = getattr(error, "type", None)
+    return said if isinstance(said, str) else type(error).__name__
 
 
 _CALL_ERRORS: dict[str, type[CallError]] = {

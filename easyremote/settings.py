@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 from functools import lru_cache
 from pathlib import Path
@@ -121,6 +122,18 @@ class Settings(BaseSettings):
     device_location: str = Field(default="unknown", min_length=1, description="where the edge device is")
     sensor_interval_s: float = Field(default=10.0, gt=0, description="between two readings of a sensor, s")
 
+    reply_topics: str | None = Field(
+        default=None,
+        min_length=1,
+        description="regular expression of the topics, besides replies, that calls may name for their replies; unset: "
+        "any that is no system's",
+    )
+    create_reply_topics: int = Field(
+        default=0,
+        ge=0,
+        le=1_000,
+        description="partitions of a missing reply topic that workers make; 0: they make none",
+    )
     max_payload_bytes: int = Field(default=1_000_000, ge=1_024, description="largest request or result, bytes")
     blobs: str | None = Field(
         default=None,
@@ -155,6 +168,15 @@ class Settings(BaseSettings):
     def _split_commas(cls, value: Any) -> Any:  # Any: pydantic hands over whatever the user wrote
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("reply_topics")
+    @classmethod
+    def _is_expression(cls, value: str | None) -> str | None:
+        try:
+            re.compile(value or "")
+        except re.error as error:
+            raise ValueError(f"it is no regular expression: {error}") from error
         return value
 
     @field_validator("strategies", mode="before")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import AsyncIterable, Callable, Mapping
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, overload
 
@@ -48,6 +48,7 @@ from easyremote.topics.connection import faust_broker_url, faust_credentials
 from easyremote.topics.events import SourceEvent, to_loop
 from easyremote.topics.producer import RecordProducer
 from easyremote.topics.profiles import CALLS, STREAMS, Profile
+from easyremote.topics.reply_topics import ReplyTopics
 from easyremote.topics.source import BatchSource
 from easyremote.windows import StreamProcessor
 
@@ -77,6 +78,7 @@ class Worker(Service):
         self._cancellations: CancellationWatch | None = None
         self._answers: AnswerWatch | None = None
         self._producer: RecordProducer | None = None
+        self._reply_topics = ReplyTopics(settings, _topics_of(registered_pipelines.values()))
         self._heartbeat: HeartbeatService | None = None
         self._streams: list[PartitionTasks[Any]] = []
         self._swapper: Swapper | None = None
@@ -152,7 +154,9 @@ class Worker(Service):
         await self._start(offer)
         changed = _all(self._heartbeat.changed, offer.changed)
         self._answers = await asyncio.to_thread(AnswerWatch, settings)
-        service = NodeService(settings, node, self._producer, changed, self._cancellations, self._answers)
+        service = NodeService(
+            settings, node, self._producer, changed, self._cancellations, self._answers, self._reply_topics
+        )
         self._heartbeat.tell_about(node, service)
         self._swapper = Swapper(settings, node, service, changed)
         await asyncio.to_thread(self._swapper.open)
@@ -170,7 +174,7 @@ class Worker(Service):
         assert self._cancellations is not None
         self._nodes = await asyncio.to_thread(NodeWatch, settings)
         await asyncio.to_thread(self._nodes.wait_caught_up, 10.0)
-        router = Router(settings, self._producer, self._nodes, self._fail, self._cancellations)
+        router = Router(settings, self._producer, self._nodes, self._fail, self._cancellations, self._reply_topics)
         requests = settings.namespace + REQUESTS
         source = await self._start_source(
             admin, "router", REQUESTS, CALLS, decode_arrived(requests, settings.namespace), router.handle
@@ -272,6 +276,10 @@ def _build_node(settings: Settings) -> AINodeManager:
         processor = StreamProcessor(settings.processor_id or settings.node_id, now_ms)
         functions += [Function(call.__name__, call) for call in processor.functions()]
     return AINodeManager(settings.node_type, models, functions)
+
+
+def _topics_of(pipelines: Iterable[Pipeline]) -> set[str]:
+    return {topic for one in pipelines for topic in (one.sink, *(source.topic for source in one.sources))}
 
 
 def _is_processor(settings: Settings) -> bool:

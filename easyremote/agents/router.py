@@ -15,22 +15,22 @@ from easyremote.errors import (
     CallCancelled,
     DeadlineExceeded,
     EasyRemoteError,
-    MalformedRequest,
     NoNodeAvailable,
     PayloadTooLarge,
     UnknownFunction,
 )
 from easyremote.inference.ledger import Ledger
 from easyremote.inference.routes import RecentRoutes
-from easyremote.topics.catalog import REPLIES, REQUESTS, RETRIES, inference_topic
+from easyremote.topics.catalog import RETRIES, inference_topic
 from easyremote.topics.events import Assigned, Batch, Revoked, SourceEvent
 from easyremote.topics.letters import Failure, stack_of
 from easyremote.topics.producer import delivery_error, is_refused
 from easyremote.topics.records import RecordRef
+from easyremote.topics.reply_topics import ReplyTopics
 from easyremote.topics.replying import dead_letter, encode_reply, error_reply, send_reply
 from easyremote.topics.source import BatchSource
 from easyremote.topics.tally import tally
-from easyremote.topics.wire import Address, MalformedCall, Origin, headers_of, read_call
+from easyremote.topics.wire import Address, Call, MalformedCall, Origin, headers_of, read_call
 
 if TYPE_CHECKING:
     from confluent_kafka import KafkaError, Message
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from easyremote.inference.nodes import NodeWatch
     from easyremote.settings import Settings
     from easyremote.topics.producer import RecordProducer
-    from easyremote.topics.wire import Call
 
 __all__ = ["Arrived", "Router", "decode_arrived"]
 
@@ -121,6 +120,8 @@ class Router:
         Told, on any thread, when a record could not be sent on: nothing of its batch is committed.
     cancelled : container of str
         The calls that were withdrawn: they are answered and not sent on.
+    reply_topics : ReplyTopics, optional
+        Which topics calls may name for their replies; unset: the settings' own.
     """
 
     def __init__(
@@ -130,6 +131,7 @@ class Router:
         nodes: NodeWatch,
         failed: Callable[[Exception], None],
         cancelled: Container[str] = frozenset(),
+        reply_topics: ReplyTopics | None = None,
     ) -> None:
         self._settings = settings
         self._cancelled = cancelled
@@ -138,14 +140,15 @@ class Router:
         self._failed = failed
         self._ledger = Ledger()
         self._routes = RecentRoutes()
-        prefix = settings.namespace
-        # A reply into one of these would come back as a call, for ever.
-        self._forbidden_prefixes = (prefix + REQUESTS, prefix + inference_topic(""))
-        self._retry_topic = prefix + RETRIES[_WAIT_FOR_NODE_MS]
+        self._reply_topics = reply_topics or ReplyTopics(settings)
+        self._retry_topic = settings.namespace + RETRIES[_WAIT_FOR_NODE_MS]
 
     async def handle(self, event: SourceEvent[list[Arrived]], source: BatchSource[list[Arrived]]) -> None:
         """Deal with one event of the source."""
         if isinstance(event, Batch):
+            unseen = self._reply_topics.unseen((one.call or one.error).address for one in event.content)
+            if unseen:
+                await asyncio.to_thread(self._reply_topics.learn, unseen)
             self._route_batch(event, source)
         elif isinstance(event, Assigned):
             self._ledger.assign(event.partitions)
@@ -181,10 +184,9 @@ class Router:
         if one.error is not None:
             raise one.error
         call: Call = one.call
-        if call.address.topic.startswith(self._forbidden_prefixes):
-            raise MalformedRequest(
-                f"replies cannot go to {call.address.topic}: it carries calls; name a topic of your own or {REPLIES}"
-            )
+        fault = self._reply_topics.fault(call.address)
+        if fault is not None:
+            raise fault
         if call.is_late(now):
             self._expire(call, now, pending)
             return
@@ -234,19 +236,14 @@ class Router:
         self._answer(call.address, call, call.id, error, pending)
 
     def _refuse(self, one: Arrived, error: Exception, pending: _Pending) -> None:
-        address: Address | None
-        if isinstance(error, MalformedCall):
-            address, call_id = error.address, error.call_id
-        else:
-            call: Call = one.call
-            forbidden = call.address.topic.startswith(self._forbidden_prefixes)
-            address, call_id = None if forbidden else call.address, call.id
+        told: Call | MalformedCall = one.call or one.error
+        address, call_id = told.address, told.id if isinstance(told, Call) else told.call_id
         log.warning("a call is refused", call=call_id, error=str(error))
-        if address is not None:
+        if address is not None and self._reply_topics.fault(address) is None:
             reply = self._error_reply(one.call, call_id, error)
             # The dead letter below is the acknowledgement that counts: this reply has no one else to wait for it.
             try:
-                send_reply(self._producer, address, None, (call_id, reply), _log_undelivered)
+                send_reply(self._producer, address, told.traceparent, (call_id, reply), _log_undelivered)
             except EasyRemoteError as failure:
                 log.warning("an error reply has nowhere to go", topic=address.topic, error=str(failure))
         message = one.message

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from easyremote.cli import bench, broker, calls, dlq, functions, models, pipelines, replaying, system
+from easyremote.cli import bench, broker, calls, dlq, functions, models, pipelines, replaying, system, topics
 from easyremote.logs import configure_logging
 
 __all__ = ["main"]
@@ -22,6 +22,7 @@ groups = {
     "dlq": dlq.app,
     "models": models.app,
     "pipelines": pipelines.app,
+    "topics": topics.app,
     "bench": bench.app,
 }
 for name, group in groups.items():

@@ -17,11 +17,12 @@ from easyremote.topics.catalog import REQUESTS, RETRIES
 from easyremote.topics.letters import Failure
 from easyremote.topics.records import RecordRef
 from easyremote.topics.replying import dead_letter, encode_reply, error_reply, send_reply
-from easyremote.topics.wire import headers_of
+from easyremote.topics.wire import Call, headers_of
 
 if TYPE_CHECKING:
     from confluent_kafka import KafkaError, Message
 
+    from easyremote.errors import CallError
     from easyremote.settings import Settings
     from easyremote.topics.producer import Delivered, RecordProducer
     from easyremote.topics.wire import MalformedCall, Origin
@@ -137,15 +138,26 @@ class FailedCalls:
             failure=Failure(node_id=self._settings.node_id, call_id=call.id, attempts=call.attempt, stack=stack),
         )
 
-    def reject(self, message: Message, origin: Origin, error: MalformedCall, on_delivery: Delivered) -> None:
-        """Send a record that is no call to the dead letters, and say so if it says where to."""
+    def reject(  # a record, its place, and why
+        self,
+        message: Message,
+        origin: Origin,
+        said: Call | MalformedCall,
+        error: CallError,
+        on_delivery: Delivered,
+        *,
+        is_told: bool,
+    ) -> None:
+        """Send a record that is not to be run to the dead letters; `is_told`: and say so where it wants its reply."""
         node_id = self._settings.node_id
-        if error.address is not None:
-            reply = error_reply(error, call_id=error.call_id, function=error.function, node_id=node_id)
+        call_id = said.id if isinstance(said, Call) else said.call_id
+        log.warning("a call is refused", call=call_id, error=str(error))
+        if is_told and said.address is not None:
+            reply = encode_reply(error_reply(error, call_id=call_id, function=said.function, node_id=node_id))
             try:
-                send_reply(self._producer, error.address, None, (error.call_id, encode_reply(reply)), _log_undelivered)
+                send_reply(self._producer, said.address, said.traceparent, (call_id, reply), _log_undelivered)
             except EasyRemoteError as failure:
-                log.warning("an error reply has nowhere to go", topic=error.address.topic, error=str(failure))
+                log.warning("an error reply has nowhere to go", topic=said.address.topic, error=str(failure))
         dead_letter(
             self._producer,
             self._settings.namespace,
@@ -153,7 +165,7 @@ class FailedCalls:
             RecordRef(origin.topic, origin.partition, origin.offset),
             error,
             on_delivery,
-            failure=Failure(node_id=node_id, call_id=error.call_id),
+            failure=Failure(node_id=node_id, call_id=call_id),
         )
 
 

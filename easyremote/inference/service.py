@@ -12,7 +12,7 @@ import structlog
 from mode import Service
 
 from easyremote.clock import monotonic_s
-from easyremote.errors import CrashSuspect, EasyRemoteError, NotOfferedHere
+from easyremote.errors import CallError, CrashSuspect, EasyRemoteError, NotOfferedHere
 from easyremote.inference.duplicates import Duplicates
 from easyremote.inference.execution import Executor, Job, Outcome
 from easyremote.inference.ledger import Ledger
@@ -26,9 +26,10 @@ from easyremote.topics.events import Assigned, Batch, Revoked, SourceEvent
 from easyremote.topics.letters import stack_of
 from easyremote.topics.producer import delivery_error, is_refused
 from easyremote.topics.profiles import CALLS
+from easyremote.topics.reply_topics import ReplyTopics
 from easyremote.topics.source import BatchSource
 from easyremote.topics.tally import tally
-from easyremote.topics.wire import MalformedCall, Origin, headers_of, read_call
+from easyremote.topics.wire import Call, MalformedCall, Origin, headers_of, read_call
 
 if TYPE_CHECKING:
     from confluent_kafka import KafkaError, Message
@@ -79,11 +80,13 @@ class NodeService(Service):
         Tells which calls are withdrawn.
     answers : AnswerWatch
         Tells which calls any node has answered.
+    reply_topics : ReplyTopics, optional
+        Which topics calls may name for their replies; unset: the settings' own.
     """
 
     abstract = False
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917  # what it serves with, and what it knows of the others
         self,
         settings: Settings,
         node: AINodeManager,
@@ -91,6 +94,7 @@ class NodeService(Service):
         changed: Callable[[], None],
         cancellations: CancellationWatch,
         answers: AnswerWatch,
+        reply_topics: ReplyTopics | None = None,
         **kwargs: Any,  # Any: mode's own options
     ) -> None:
         super().__init__(**kwargs)
@@ -101,6 +105,7 @@ class NodeService(Service):
         self._cancellations = cancellations
         self._topic = settings.namespace + inference_topic(settings.pool_name)
         self._failed_calls = FailedCalls(settings, producer, self._topic)
+        self._reply_topics = reply_topics or ReplyTopics(settings)
         self.ledger = Ledger()
         self._lock = threading.Lock()
         self._owed = 0
@@ -199,19 +204,27 @@ class NodeService(Service):
     def _decode(self, partition: int, messages: Sequence[Message]) -> list[Job]:
         arrived_ms = time.time_ns() / 1e6
         generation, answered = self.ledger.take(partition, [message.offset() or 0 for message in messages])
-        jobs = []
+        found: list[tuple[Message, Origin, Call | MalformedCall]] = []
         for message in messages:
             if answered and message.offset() in answered:
                 continue
             origin = Origin(self._topic, partition, message.offset() or 0, message.timestamp()[1])
             call = read_call(message.value(), headers_of(message), origin, self._settings.namespace)
-            if isinstance(call, MalformedCall):
-                self._reject(message, origin, generation, call)
+            found.append((message, origin, call))
+        self._reply_topics.learn(self._reply_topics.unseen(call.address for _, _, call in found))
+        jobs = []
+        for message, origin, one in found:
+            if isinstance(one, MalformedCall):
+                is_told = one.address is not None and self._reply_topics.fault(one.address) is None
+                self._reject(message, origin, generation, one, one, is_told=is_told)
+                tally.bury(self._topic, 1, 1)
+            elif (fault := self._reply_topics.fault(one.address)) is not None:
+                self._reject(message, origin, generation, one, fault, is_told=False)
                 tally.bury(self._topic, 1, 1)
             else:
                 if tally.streaks:
                     tally.well(self._topic)
-                jobs.append(Job(call, partition, generation, origin.offset, arrived_ms, value=message.value() or b""))
+                jobs.append(Job(one, partition, generation, origin.offset, arrived_ms, value=message.value() or b""))
         return jobs
 
     def _take(self, event: SourceEvent[list[Job]]) -> None:
@@ -346,13 +359,23 @@ class NodeService(Service):
             ),
         )
 
-    def _reject(self, message: Message, origin: Origin, generation: int, error: MalformedCall) -> None:
+    def _reject(  # a record, its place, and why
+        self,
+        message: Message,
+        origin: Origin,
+        generation: int,
+        said: Call | MalformedCall,
+        error: CallError,
+        *,
+        is_told: bool,
+    ) -> None:
         def finished(failure: KafkaError | None, _message: Message) -> None:
             if failure is not None:
                 self._fail(delivery_error("dead letters", failure))
-            self.ledger.finish(origin.partition, generation, origin.offset, ran=False)
+            else:
+                self.ledger.finish(origin.partition, generation, origin.offset, ran=False)
 
-        self._failed_calls.reject(message, origin, error, finished)
+        self._failed_calls.reject(message, origin, said, error, finished, is_told=is_told)
 
     def _finish(self, job: Job) -> None:
         self.ledger.finish(job.partition, job.generation, job.offset, ran=True)

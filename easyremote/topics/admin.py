@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it exports them without saying so
     AdminClient,
     AlterConfigOpType,
@@ -28,6 +28,13 @@ if TYPE_CHECKING:
 __all__ = ["TopicAdmin", "answers"]
 
 _TIMEOUT_S = 15.0
+_ASKED_S = 2.0
+_NOT_THERE = frozenset(
+    {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.TOPIC_EXCEPTION, KafkaError.TOPIC_AUTHORIZATION_FAILED}
+)
+_NO_ANSWER = frozenset(
+    {KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError.REQUEST_TIMED_OUT}  # noqa: SLF001
+)
 
 
 class TopicAdmin:
@@ -74,6 +81,49 @@ class TopicAdmin:
                 "is it running? EASYREMOTE_KAFKA says where it is"
             ) from error
         return {name: len(topic.partitions) for name, topic in metadata.topics.items()}
+
+    def partitions_of(self, topics: Iterable[str], timeout_s: float = _ASKED_S) -> dict[str, int | None]:
+        """Return the number of partitions of some topics, by their full names; None of one that is not there.
+
+        Where the broker would make a topic that is asked for, it is not made by this.
+
+        Raises
+        ------
+        BrokerUnavailable
+            If no broker answers in time. A topic of which it cannot say anything just now is left out.
+        """
+        asked = TopicCollection(list(topics))
+        found: dict[str, int | None] = {}
+        for name, future in self._client.describe_topics(asked, request_timeout=timeout_s).items():
+            try:
+                found[name] = len(future.result(timeout_s + 1).partitions)
+            except TimeoutError as error:
+                raise BrokerUnavailable(f"no Kafka answers within {timeout_s:g} s") from error
+            except KafkaException as error:
+                code = error.args[0].code()
+                if code in _NOT_THERE:
+                    found[name] = None
+                elif code in _NO_ANSWER:
+                    raise BrokerUnavailable(f"no Kafka answers within {timeout_s:g} s ({error})") from error
+        return found
+
+    def create(self, topic: str, partitions: int) -> bool:
+        """Create a topic with the broker's defaults, by its full name; say False if it is there already.
+
+        Raises
+        ------
+        TopicError
+            If it cannot be created.
+        """
+        new = NewTopic(topic, num_partitions=partitions, replication_factor=self._settings.replication_factor)
+        future = self._client.create_topics([new], operation_timeout=_TIMEOUT_S)[topic]
+        try:
+            future.result(_TIMEOUT_S)
+        except (KafkaException, TimeoutError) as error:
+            if isinstance(error, KafkaException) and error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
+                return False
+            raise TopicError(f"topic {topic} cannot be created: {error}") from error
+        return True
 
     def ends(self, partitions: Iterable[tuple[str, int]]) -> dict[tuple[str, int], int]:
         """Return the offset after the last record of each partition, given as (full name of the topic, number).

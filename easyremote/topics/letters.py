@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from easyremote.clock import now_ms
+from easyremote.errors import error_type
 from easyremote.topics.catalog import LARGEST_RECORD_BYTES
 from easyremote.topics.limits import MAX_TIME_MS, Unreadable, attempt
 from easyremote.topics.records import RecordRef
@@ -115,7 +116,7 @@ def dead_letter_headers(
     """Return a dead letter's headers: those that the record had, and why, when and from where it was given up."""
     own = [
         (_REASON, _reason_of(error)),
-        (_ERROR, type(error).__name__.encode(errors="replace")),
+        (_ERROR, error_type(error).encode(errors="replace")),
         (_TOPIC, origin.topic.encode()),
         (_PARTITION, b"%d" % origin.partition),
         (_FAILED_MS, b"%d" % now_ms()),

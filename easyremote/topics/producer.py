@@ -42,6 +42,8 @@ _BUSY = 75
 """Records in a slot of time from which on those of the next slot wait for each other: 1,500 a second."""
 _LINGER_MS = 2
 _DELIVERY_S = 30.0
+_UNKNOWN_S = 5.0
+"""How long a topic that the broker does not know may yet be on its way to it, since it was first named."""
 _FORMER_S = 2 * _DELIVERY_S
 _FULL_QUEUE_WAIT_S = 0.05
 _FOR_EVER_MS = 0
@@ -152,6 +154,8 @@ class RecordProducer:
             "message.max.bytes": LARGEST_RECORD_BYTES,
             "queue.buffering.max.messages": 200_000,
             "delivery.timeout.ms": _FOR_EVER_MS if patient else int(_DELIVERY_S * 1000),
+            # Well below it: else a topic that is not there looks like a broker that does not answer.
+            "topic.metadata.propagation.max.ms": int(_UNKNOWN_S * 1000),
             "retry.backoff.ms": 20,
             "delivery.report.only.error": tells == "errors",
         }

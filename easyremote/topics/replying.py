@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
+from easyremote.errors import error_type
 from easyremote.topics.catalog import DEAD_LETTERS
 from easyremote.topics.letters import Failure, dead_letter_headers, fitted
 from easyremote.topics.records import ErrorBody, Reply, TimingsMs
@@ -44,8 +45,7 @@ def error_body(error: BaseException, *, retriable: bool | None = None) -> ErrorB
     """Return what a reply says of an exception; whether a second try can help is the error's own word if unset."""
     if retriable is None:
         retriable = getattr(error, "retriable", False) is True
-    kind = getattr(error, "type", None)
-    return ErrorBody(kind if isinstance(kind, str) else type(error).__name__, str(error) or repr(error), retriable)
+    return ErrorBody(error_type(error), str(error) or repr(error), retriable)
 
 
 def error_reply(  # each is a field of the reply

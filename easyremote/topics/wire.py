@@ -182,10 +182,23 @@ class MalformedCall(MalformedRequest):
         The function that it names, if any.
     address : Address or None
         Where it wants its reply; None if it does not say.
+    traceparent : bytes or None
+        Its trace, if it has one.
     """
 
-    def __init__(self, message: str, *, call_id: str, function: str | None, address: Address | None) -> None:
+    type = MalformedRequest.__name__  # what a caller is told; that it is known more of is nobody else's affair
+
+    def __init__(  # each is a part of a call
+        self,
+        message: str,
+        *,
+        call_id: str,
+        function: str | None,
+        address: Address | None,
+        traceparent: bytes | None = None,
+    ) -> None:
         super().__init__(message)
+        self.traceparent = traceparent
         self.call_id = call_id
         self.function = function
         self.address = address
@@ -334,7 +347,6 @@ def _joined(request: Request, given: dict[str, bytes], origin: Origin, namespace
     attempted = given.get(ATTEMPT)
     avoid = given.get(AVOID)
     reply_topic = given.get(REPLY_TOPIC)
-    traceparent = given.get(TRACEPARENT)
     return Call(
         id=known_id,
         function=request.function,
@@ -359,8 +371,7 @@ def _joined(request: Request, given: dict[str, bytes], origin: Origin, namespace
         avoid=_short(AVOID, avoid, _MAX_AVOID_BYTES * 4).decode() if avoid is not None else None,
         sent_ms=sent_ms,
         routed_ms=_time_ms(ROUTED_MS, routed) if routed is not None else None,
-        # The trace context's own rule: one that is none is not passed on.
-        traceparent=traceparent if traceparent is None or len(traceparent) <= _MAX_TRACE_BYTES else None,
+        traceparent=_trace(given),
     )
 
 
@@ -384,8 +395,14 @@ def _time_ms(name: str, given: bytes) -> float:
     return time_ms
 
 
+def _trace(given: dict[str, bytes]) -> bytes | None:
+    traceparent = given.get(TRACEPARENT)
+    # The trace context's own rule: one that is none is not passed on.
+    return traceparent if traceparent is None or len(traceparent) <= _MAX_TRACE_BYTES else None
+
+
 def _topic(named: str | None, namespace: str) -> str:
-    if not named:
+    if named is None:
         return namespace + REPLIES
     if not is_topic_name(named):
         raise ValueError(
@@ -411,7 +428,8 @@ def _malformed(error: Exception, value: bytes | None, given: dict[str, bytes], o
     if isinstance(body, Unreadable):
         body = _Loose()
     correlation_id = given.get(CORRELATION_ID)
-    topic = given.get(REPLY_TOPIC, b"").decode(errors="replace") or body.reply_to
+    named = given.get(REPLY_TOPIC)
+    topic = named.decode(errors="replace") if named is not None else body.reply_to
     address = None
     if isinstance(topic, str) and is_topic_name(topic):
         number = given.get(REPLY_PARTITION, b"")
@@ -426,6 +444,7 @@ def _malformed(error: Exception, value: bytes | None, given: dict[str, bytes], o
         call_id=_text(correlation_id) if correlation_id is not None else call_id,
         function=shortened(body.function, 255) if isinstance(body.function, str) else None,
         address=address,
+        traceparent=_trace(given),
     )
 
 

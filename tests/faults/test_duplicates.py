@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from easyremote import CallOptions, Client
 from easyremote.settings import Settings
+from easyremote.topics.admin import TopicAdmin
 from easyremote.topics.records import Reply, decode_reply
 from history import executions
 from system import system
@@ -93,13 +94,14 @@ def test_what_went_to_a_topic_of_the_callers_own_is_known_after_a_restart_too(
         producer.produce(
             settings.namespace + "requests",
             b'{"function": "mark", "args": ["%s", "mine"], "id": "mine"}' % str(journal).encode(),
-            headers=[("kafka_replyTopic", (settings.namespace + "aggregates").encode())],
+            headers=[("kafka_replyTopic", (settings.namespace + "mine").encode())],
         )
         assert producer.flush(10) == 0
 
+    TopicAdmin(settings).create(settings.namespace + "mine", 1)
     with system(settings) as running:
         running.start("first", "router", "inference")
-        with tail(settings, "aggregates") as answers, tail(settings, "results") as results:
+        with tail(settings, "mine") as answers, tail(settings, "results") as results:
             send()
             answers.wait_for(bool)
             results.wait_for(bool)
