@@ -46,7 +46,7 @@ def test_what_is_wrong_with_a_call_is_a_reason_and_a_dead_letter(one: Hostile) -
     if call.address is not None and call.address.partition is not None:
         call.address.partition.to_bytes(4, "big")
     letter = _letter(one, call)
-    assert letter.error == "MalformedCall"
+    assert letter.error == "MalformedRequest"
     redriven_headers(letter, 1, hostile.NOW_MS)
     (arrived,) = decode_arrived("requests", "")(0, [sent(one)])
     assert arrived.call is None
