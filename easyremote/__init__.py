@@ -10,7 +10,31 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from easyremote.errors import CallError, DeadlineExceeded, EasyRemoteError, InvalidInput
+    from easyremote.errors import (
+        BlobStoreError,
+        BrokerUnavailable,
+        CallCancelled,
+        CallError,
+        CallTimeout,
+        ClaimUnavailable,
+        ConfigError,
+        CrashSuspect,
+        DeadlineExceeded,
+        EasyRemoteError,
+        EdgeError,
+        InvalidArguments,
+        InvalidInput,
+        MalformedRequest,
+        ModelError,
+        NoNodeAvailable,
+        NotOfferedHere,
+        PayloadTooLarge,
+        RemoteError,
+        TopicError,
+        UnknownFunction,
+        UnknownReplyTopic,
+        WindowError,
+    )
     from easyremote.inference.client import AsyncClient, CallOptions, Client
     from easyremote.inference.functions import function
     from easyremote.inference.models import BaseAIModel
@@ -22,12 +46,31 @@ if TYPE_CHECKING:
 __all__ = [
     "AsyncClient",
     "BaseAIModel",
+    "BlobStoreError",
+    "BrokerUnavailable",
+    "CallCancelled",
     "CallError",
     "CallOptions",
+    "CallTimeout",
+    "ClaimUnavailable",
     "Client",
+    "ConfigError",
+    "CrashSuspect",
     "DeadlineExceeded",
     "EasyRemoteError",
+    "EdgeError",
+    "InvalidArguments",
     "InvalidInput",
+    "MalformedRequest",
+    "ModelError",
+    "NoNodeAvailable",
+    "NotOfferedHere",
+    "PayloadTooLarge",
+    "RemoteError",
+    "TopicError",
+    "UnknownFunction",
+    "UnknownReplyTopic",
+    "WindowError",
     "app",
     "function",
     "stream",
@@ -35,15 +78,36 @@ __all__ = [
 
 __version__ = "0.1.0"
 
-_HOMES = {
+_ERRORS = (
+    "BlobStoreError",
+    "BrokerUnavailable",
+    "CallCancelled",
+    "CallError",
+    "CallTimeout",
+    "ClaimUnavailable",
+    "ConfigError",
+    "CrashSuspect",
+    "DeadlineExceeded",
+    "EasyRemoteError",
+    "EdgeError",
+    "InvalidArguments",
+    "InvalidInput",
+    "MalformedRequest",
+    "ModelError",
+    "NoNodeAvailable",
+    "NotOfferedHere",
+    "PayloadTooLarge",
+    "RemoteError",
+    "TopicError",
+    "UnknownFunction",
+    "UnknownReplyTopic",
+    "WindowError",
+)
+_HOMES = dict.fromkeys(_ERRORS, "easyremote.errors") | {
     "AsyncClient": "easyremote.inference.client",
     "BaseAIModel": "easyremote.inference.models",
-    "CallError": "easyremote.errors",
     "CallOptions": "easyremote.inference.client",
     "Client": "easyremote.inference.client",
-    "DeadlineExceeded": "easyremote.errors",
-    "EasyRemoteError": "easyremote.errors",
-    "InvalidInput": "easyremote.errors",
     "function": "easyremote.inference.functions",
     "stream": "easyremote.pipelines",
 }

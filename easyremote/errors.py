@@ -56,7 +56,6 @@ __all__ = [
     "UnknownReplyTopic",
     "WindowError",
     "call_error",
-    "error_type",
 ]
 
 
@@ -108,8 +107,8 @@ class PayloadTooLarge(CallError):
     """A request or a result is larger than the limit."""
 
 
-class DeadlineExceeded(CallError):
-    """The deadline passed before the call was done."""
+class DeadlineExceeded(CallError, TimeoutError):
+    """The deadline passed before the call was done; Python's own `TimeoutError` too."""
 
 
 class NoNodeAvailable(CallError):
@@ -151,11 +150,21 @@ class RemoteError(CallError):
         Name of the remote exception's class.
     retriable : bool
         Whether the node thinks that a second try can help.
+    traceback : str, optional
+        Where it was raised there; a Python traceback of this error shows it below.
     """
 
-    def __init__(self, message: str, *, type: str = "RemoteError", retriable: bool = False) -> None:  # noqa: A002
+    def __init__(
+        self,
+        message: str,
+        *,
+        type: str = "RemoteError",  # noqa: A002
+        retriable: bool = False,
+        traceback: str | None = None,
+    ) -> None:
         super().__init__(message)
         self.type = type
+        self.traceback = traceback
         self.retriable = retriable  # type: ignore[misc]  # what the node said overrides the class
 
 
@@ -173,18 +182,6 @@ class WindowError(EasyRemoteError):
 
 class EdgeError(EasyRemoteError):
     """A device, one of its sensors or its outbox failed."""
-
-
-def error_type(error: BaseException) -> str:
-    """Return the name by which records tell an error.
-
-    Examples
-    --------
-    >>> error_type(KeyError("x")), error_type(RemoteError("late", type="TooLate"))
-    ('KeyError', 'TooLate')
-    """
-    said = getattr(error, "type", None)
-    return said if isinstance(said, str) else type(error).__name__
 
 
 _CALL_ERRORS: dict[str, type[CallError]] = {
@@ -205,7 +202,9 @@ _CALL_ERRORS: dict[str, type[CallError]] = {
 }
 
 
-def call_error(type_name: str, message: str, *, retriable: bool) -> CallError:
+def call_error(
+    type_name: str, message: str, *, retriable: bool, traceback: str | None = None, node_id: str | None = None
+) -> CallError:
     """Return the exception that a reply of status `error` stands for.
 
     Parameters
@@ -216,6 +215,10 @@ def call_error(type_name: str, message: str, *, retriable: bool) -> CallError:
         `error.message` of the reply.
     retriable : bool
         `error.retriable` of the reply.
+    traceback : str, optional
+        `error.traceback` of the reply.
+    node_id : str, optional
+        Who raised it.
 
     Returns
     -------
@@ -231,5 +234,9 @@ def call_error(type_name: str, message: str, *, retriable: bool) -> CallError:
     """
     known = _CALL_ERRORS.get(type_name)
     if known is not None:
-        return known(message)
-    return RemoteError(message, type=type_name, retriable=retriable)
+        error = known(message)
+    else:
+        error = RemoteError(message, type=type_name, retriable=retriable, traceback=traceback)
+    if traceback is not None:
+        error.add_note(f"On node {node_id}:\n{traceback.rstrip()}")
+    return error

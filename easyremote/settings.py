@@ -149,6 +149,7 @@ class Settings(BaseSettings):
         default=600.0, ge=0, description="how long a function or a forward pass may take, s; 0: as long as it likes"
     )
     hung_limit: int = Field(default=4, ge=1, description="hanging threads from which on the worker ends itself")
+    tracebacks: bool = Field(default=True, description="whether an error's reply says where the function raised")
     heartbeat_ms: int = Field(default=500, ge=50, description="between a node's heartbeats")
     node_timeout_ms: int = Field(default=2_000, ge=200, description="a node is dead when its last heartbeat is older")
     strategy: Strategy = Field(default="least_wait", description="how a node is chosen for a call that does not say")

@@ -18,7 +18,7 @@ from easyremote.topics.records import RecordRef
 from easyremote.topics.replying import dead_letter
 from easyremote.topics.source import BatchSource
 from easyremote.topics.tally import tally
-from easyremote.topics.wire import headers_of
+from easyremote.topics.wire import DEADLINE_MS, headers_of
 
 if TYPE_CHECKING:
     from confluent_kafka import KafkaError, Message
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from easyremote.topics.producer import RecordProducer
 
 __all__ = ["Retries", "keep_messages"]
+
+_DIGITS = 16
+"""Of no time that will ever come, ms since the epoch."""
 
 
 def keep_messages(_partition: int, messages: Sequence[Message]) -> list[Message]:
@@ -68,7 +71,7 @@ class Retries:
             self._let_go(event, source)
         elif isinstance(event, Batch):
             generation, _ = self._ledger.take(event.partition, [message.offset() or 0 for message in event.content])
-            self._send_due(event, generation, deque(event.content), source)
+            self._send_due(event, generation, deque(sorted(event.content, key=self._due_ms)), source)
 
     def _let_go(self, event: Revoked, source: BatchSource[list[Message]]) -> None:
         # Whoever holds the partitions next sends back what still waits here.
@@ -91,7 +94,7 @@ class Retries:
         timers = self._timers.setdefault(batch.partition, {})
         timers.pop(batch.first_offset, None)
         while waiting:
-            wait_ms = waiting[0].timestamp()[1] + self._delay_ms - now_ms()
+            wait_ms = self._due_ms(waiting[0]) - now_ms()
             if wait_ms > 0:
                 timers[batch.first_offset] = asyncio.get_running_loop().call_later(
                     wait_ms / 1000, self._send_due, batch, generation, waiting, source
@@ -99,6 +102,12 @@ class Retries:
                 return
             self._send_back(waiting.popleft(), batch.partition, generation, source)
         source.finished()
+
+    def _due_ms(self, message: Message) -> int:
+        # Its caller waits for a word no longer than to its deadline.
+        due_ms = message.timestamp()[1] + self._delay_ms
+        deadline = dict(headers_of(message)).get(DEADLINE_MS, b"")
+        return min(due_ms, int(deadline)) if deadline.isdigit() and len(deadline) < _DIGITS else due_ms
 
     def _send_back(self, message: Message, partition: int, generation: int, source: BatchSource[list[Message]]) -> None:
         offset = message.offset() or 0

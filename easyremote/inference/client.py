@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, InvalidStateError
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from msgspec import UNSET
 
+from easyremote.clock import monotonic_s
 from easyremote.errors import CallError, EasyRemoteError
 from easyremote.inference.items import AsyncItems, Items, error_of
-from easyremote.inference.session import CallOptions, Session
+from easyremote.inference.options import CallOptions, arguments_of, asked
+from easyremote.inference.session import Session
 from easyremote.settings import load_settings
 from easyremote.topics.records import Reply
 
@@ -33,13 +34,30 @@ def _result(reply: Reply) -> Any:  # Any: whatever the function returned
     return None if reply.result is UNSET else reply.result
 
 
-class CallFuture(Future[Reply]):
-    """The reply that a call will have; `id` is the call's."""
+class CallFuture(Future[Any]):
+    """What a call will have come to: `result()` is its result, or raises its error; `id` is the call's."""
 
     def __init__(self, session: Session) -> None:
         super().__init__()
         self.id = ""
         self._session = session
+        self._reply: Reply | None = None
+
+    def reply(self, timeout: float | None = None) -> Reply:
+        """Wait for the whole reply, which tells a result or an error, and return it.
+
+        Raises
+        ------
+        EasyRemoteError
+            Why there is none.
+        TimeoutError
+            If it has not come within `timeout` s.
+        """
+        error = self.exception(timeout)
+        if self._reply is not None:
+            return self._reply
+        assert error is not None
+        raise error
 
     def cancel(self) -> bool:
         """Withdraw the call and wait for its reply no longer; say whether it had none yet."""
@@ -53,8 +71,13 @@ class CallFuture(Future[Reply]):
         try:
             if isinstance(outcome, EasyRemoteError):
                 self.set_exception(outcome)
+                return
+            self._reply = outcome
+            error = error_of(outcome)
+            if error is None:
+                self.set_result(None if outcome.result is UNSET else outcome.result)
             else:
-                self.set_result(outcome)
+                self.set_exception(error)
         except InvalidStateError:
             pass  # it was cancelled at this moment
 
@@ -78,7 +101,15 @@ class Client:
     def __init__(self, settings: Settings | None = None, *, direct: bool = False) -> None:
         self._session = Session(settings or load_settings(), direct=direct)
 
-    def call(self, function: str, /, *args: Any, options: CallOptions = _DEFAULT, **kwargs: Any) -> Any:
+    def call(
+        self,
+        function: str,
+        /,
+        *args: Any,
+        options: CallOptions = _DEFAULT,
+        timeout: float | None = None,
+        **kwargs: Any,
+    ) -> Any:
         """Call a function and return its result.
 
         Parameters
@@ -89,35 +120,71 @@ class Client:
             Its arguments; anything with a form in JSON, and bytes, which travel as base64. One that has more than
             `EASYREMOTE_CLAIM_BYTES` as JSON goes by the blob store, which the node must share (`EASYREMOTE_BLOBS`).
         options : CallOptions
-            Timeout, target, priority and so on.
+            Target, priority, timeout and so on.
+        timeout : float, optional
+            How long to wait, s; `options.timeout_s` if unset. It is always the client's: a function's own argument of
+            this name, or of the name `options`, is given by its place or in `CallOptions(kwargs={...})`.
+
+        Returns
+        -------
+        object
+            What the function returned; its bytes are bytes.
 
         Raises
         ------
         DeadlineExceeded
-            If no reply came within `options.timeout_s`.
+            If no reply came in time; it is a `TimeoutError`.
+        InvalidArguments
+            If an argument has no form in JSON, as NaN has none, or the function does not take them.
         CallError
             What went wrong otherwise; `RemoteError` if the function itself raised.
         """
-        return _result(self.reply(function, *args, options=options, **kwargs))
+        options, kwargs = asked(options, timeout, kwargs)
+        return _result(self._session.reply(function, args, kwargs, options))
 
-    def submit(self, function: str, /, *args: Any, options: CallOptions = _DEFAULT, **kwargs: Any) -> CallFuture:
-        """Send a call and return the future of its reply, so that many can be in flight.
+    def submit(
+        self,
+        function: str,
+        /,
+        *args: Any,
+        options: CallOptions = _DEFAULT,
+        timeout: float | None = None,
+        **kwargs: Any,
+    ) -> CallFuture:
+        """Send a call and return the future of its result, so that many can be in flight; arguments as of `call`.
 
-        The future raises an `EasyRemoteError` if there is no reply; a reply that tells an error is a reply. Its
-        `cancel()` withdraws the call.
+        Its `result()` raises what `call` would; its `reply()` is the whole reply; its `cancel()` withdraws the call.
         """
+        options, kwargs = asked(options, timeout, kwargs)
         future = CallFuture(self._session)
         future.id = self._session.submit(function, args, kwargs, options, future.end)
         return future
 
-    def reply(self, function: str, /, *args: Any, options: CallOptions = _DEFAULT, **kwargs: Any) -> Reply:
+    def reply(
+        self,
+        function: str,
+        /,
+        *args: Any,
+        options: CallOptions = _DEFAULT,
+        timeout: float | None = None,
+        **kwargs: Any,
+    ) -> Reply:
         """Call a function and return the whole reply: who answered, which model, how long each part took."""
+        options, kwargs = asked(options, timeout, kwargs)
         return self._session.reply(function, args, kwargs, options)
 
-    def stream(self, function: str, /, *args: Any, options: CallOptions = _DEFAULT, **kwargs: Any) -> Items:
+    def stream(
+        self,
+        function: str,
+        /,
+        *args: Any,
+        options: CallOptions = _DEFAULT,
+        timeout: float | None = None,
+        **kwargs: Any,
+    ) -> Items:
         """Call a generator function and return its items, as they are made.
 
-        Any other function's result is the only item. `options.timeout_s` is for the whole stream.
+        Any other function's result is the only item. The timeout is for the whole stream.
 
         Raises
         ------
@@ -132,6 +199,7 @@ class Client:
                 for item in items:
                     print(item)
         """
+        options, kwargs = asked(options, timeout, kwargs)
         items = Items(self._session, function, options.from_seq)
         items.id = self._session.submit(function, args, kwargs, options, items.end, items.come)
         return items
@@ -187,29 +255,57 @@ class AsyncClient:
         if self._session is not None:
             await asyncio.to_thread(self._session.close)
 
-    async def call(self, function: str, /, *args: Any, options: CallOptions = _DEFAULT, **kwargs: Any) -> Any:
+    async def call(
+        self,
+        function: str,
+        /,
+        *args: Any,
+        options: CallOptions = _DEFAULT,
+        timeout: float | None = None,  # noqa: ASYNC109
+        **kwargs: Any,
+    ) -> Any:
         """Call a function and return its result; as `Client.call`."""
-        return _result(await self.reply(function, *args, options=options, **kwargs))
+        return _result(await self.reply(function, *args, options=options, timeout=timeout, **kwargs))
 
-    async def reply(self, function: str, /, *args: Any, options: CallOptions = _DEFAULT, **kwargs: Any) -> Reply:
+    async def reply(
+        self,
+        function: str,
+        /,
+        *args: Any,
+        options: CallOptions = _DEFAULT,
+        timeout: float | None = None,  # noqa: ASYNC109
+        **kwargs: Any,
+    ) -> Reply:
         """Call a function and return the whole reply; as `Client.reply`."""
         session, loop = self._opened()
+        options, kwargs = asked(options, timeout, kwargs)
+        ends_s = monotonic_s() + options.timeout_s
         future: asyncio.Future[Reply] = loop.create_future()
-        arguments = await self._checked_in(session, function, args, kwargs)
-        call_id = session.send(function, arguments, options, lambda outcome: self._wake(future, outcome))
+        arguments = await self._checked_in(session, function, arguments_of(function, args, kwargs), options)
+        call_id = session.send(function, arguments, options, ends_s, lambda outcome: self._wake(future, outcome))
         try:
             return await future
         except asyncio.CancelledError:
             session.abandon(call_id)
             raise
 
-    def stream(self, function: str, /, *args: Any, options: CallOptions = _DEFAULT, **kwargs: Any) -> AsyncItems:
+    def stream(
+        self,
+        function: str,
+        /,
+        *args: Any,
+        options: CallOptions = _DEFAULT,
+        timeout: float | None = None,
+        **kwargs: Any,
+    ) -> AsyncItems:
         """Call a generator function and return its items, as they are made; as `Client.stream`, with `async`."""
         session, loop = self._opened()
+        options, kwargs = asked(options, timeout, kwargs)
 
         async def send(items: AsyncItems) -> str:
-            arguments = await self._checked_in(session, function, args, kwargs)
-            return session.send(function, arguments, options, items.end, items.come)
+            ends_s = monotonic_s() + options.timeout_s
+            arguments = await self._checked_in(session, function, arguments_of(function, args, kwargs), options)
+            return session.send(function, arguments, options, ends_s, items.end, items.come)
 
         return AsyncItems(session, loop, function, options.from_seq, send)
 
@@ -218,11 +314,14 @@ class AsyncClient:
         self._opened()[0].cancel(call_id)
 
     @staticmethod
-    async def _checked_in(session: Session, function: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Arguments:
-        arguments = session.encode(function, args, kwargs)
-        if session.has_large(arguments):
-            arguments = await asyncio.to_thread(session.check_in, function, arguments)
-        return arguments
+    async def _checked_in(session: Session, function: str, arguments: Arguments, options: CallOptions) -> Arguments:
+        if not session.has_large(arguments):
+            return arguments
+        checked_in = asyncio.wrap_future(session.check_in(function, arguments))
+        try:
+            return await asyncio.wait_for(checked_in, options.timeout_s)
+        except TimeoutError as error:
+            raise session.not_stored(function, options) from error
 
     def _opened(self) -> tuple[Session, asyncio.AbstractEventLoop]:
         if self._session is None or self._loop is None:

@@ -80,7 +80,9 @@ class Executor:
         self._node = node
         self._failed = failed
         self._desk = ClaimDesk(settings)
-        replies = ReplyMaker(node, settings.node_id, settings.max_payload_bytes, self._desk)
+        replies = ReplyMaker(
+            node, settings.node_id, settings.max_payload_bytes, self._desk, tracebacks=settings.tracebacks
+        )
         self._runner = Runner(node, replies, self._desk, answer, wanted, send_item)
         self._functions = self._single("functions", _FUNCTION_THREADS)
         self._streams = self._single("streams", _STREAM_THREADS)
@@ -205,9 +207,11 @@ class Executor:
             model = self._node.model(function.model)
             if model is None or type(model).batch_key is BaseAIModel.batch_key:
                 return None
-            return model.batch_key(argument_of(job, function, self._desk))
-        except Exception:  # noqa: BLE001  # the pass will say what is wrong with this input
+            key = model.batch_key(argument_of(job, function, self._desk))
+            hash(key)
+        except BaseException:  # noqa: BLE001  # the pass will say what is wrong with this input
             return None
+        return key
 
     def _limit_s(self, job: Job) -> float | None:
         limit_s: float | None = None

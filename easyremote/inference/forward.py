@@ -15,7 +15,7 @@ __all__ = ["Poison", "run_halving"]
 class Poison:
     """The error of an argument that made every pass fail that it was in, while others succeeded without it."""
 
-    error: Exception
+    error: BaseException
 
 
 def run_halving(run: Callable[[Sequence[Any]], Sequence[Any]], arguments: Sequence[Any]) -> list[Any]:
@@ -46,7 +46,7 @@ def run_halving(run: Callable[[Sequence[Any]], Sequence[Any]], arguments: Sequen
 def _halved(run: Callable[[Sequence[Any]], Sequence[Any]], arguments: Sequence[Any]) -> list[Any]:
     try:
         return _pass(run, arguments)
-    except Exception as error:  # noqa: BLE001  # a model may raise anything, and the caller that is to blame is told
+    except BaseException as error:  # noqa: BLE001  # a model may raise anything, and the caller to blame is told
         if len(arguments) == 1:
             return [Poison(error)]
     half = len(arguments) // 2

@@ -97,7 +97,7 @@ class Function:
         try:
             bound = self._signature.bind(*args, **kwargs)
         except TypeError as error:
-            raise InvalidArguments(f"{self.name}{self._signature}: {error}") from error
+            raise InvalidArguments(f"{self.name}{self._named}: {error}") from error
         for name, value in bound.arguments.items():
             decode = self._decoders[name]
             kind = self._signature.parameters[name].kind
@@ -108,6 +108,12 @@ class Function:
             else:
                 bound.arguments[name] = self._decode(value, name, decode)
         return list(bound.args), bound.kwargs
+
+    @property
+    def _named(self) -> inspect.Signature:
+        # Its annotations may be names that only its own module knows.
+        bare = [one.replace(annotation=inspect.Parameter.empty) for one in self._signature.parameters.values()]
+        return inspect.Signature(bare)
 
     def _decode(self, value: Raw, name: str, decode: Decoder) -> Any:  # Any: as the type hint says
         try:

@@ -25,7 +25,9 @@ def error_of(reply: Reply) -> EasyRemoteError | None:
     """Return the exception that a reply tells, if it tells one."""
     if isinstance(reply.error, UnsetType):
         return None
-    return call_error(reply.error.type, reply.error.message, retriable=reply.error.retriable)
+    told = reply.error
+    traceback = None if isinstance(told.traceback, UnsetType) else told.traceback
+    return call_error(told.type, told.message, retriable=told.retriable, traceback=traceback, node_id=reply.node_id)
 
 
 class _End:
@@ -38,7 +40,8 @@ class _End:
 class _Large:
     """Stands for an item that is in the blob store until it is taken."""
 
-    def __init__(self, seq: int, blob: Blob) -> None:
+    def __init__(self, record: Reply, seq: int, blob: Blob) -> None:
+        self.record = record
         self.seq = seq
         self.blob = blob
 
@@ -78,7 +81,7 @@ class _Received(ABC):
         seq, blob = self._count, record.result_claim
         if record.seq == seq:
             self._count = seq + 1
-            self._pass_on(record.result if isinstance(blob, UnsetType) else _Large(seq, blob))
+            self._pass_on(record.result if isinstance(blob, UnsetType) else _Large(record, seq, blob))
 
     def end(self, outcome: Reply | EasyRemoteError) -> None:
         """Take the final reply, or why there is none; on the session's thread."""
@@ -97,7 +100,7 @@ class _Received(ABC):
         self._pass_on(_End(error))
 
     def _fetch(self, large: _Large) -> Any:  # Any: whatever the function yields
-        return self._session.fetch(large.blob, f"item {large.seq} of {self._function}")
+        return self._session.fetch(large.record, large.blob, f"item {large.seq} of {self._function}")
 
     def _miss(self, large: _Large) -> None:
         # Not by the count, which goes on: items may come until the call is withdrawn.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ class Job:
     """Stops what runs, where it can be stopped."""
     stream: ItemStream | None = None
     """Where its items go, if it makes items and its caller wants them one by one."""
+    bytes_at: list[list[str | int | None]] = field(default_factory=list)
+    """Where bytes stand in the items that are collected, if its caller asks."""
     progress_s: float = 0.0
     """When its newest step on the event loop began, by the monotonic clock; infinite while it waits for the broker."""
 

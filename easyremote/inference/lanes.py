@@ -144,9 +144,9 @@ class Lane:
             hand.batch, hand.holds = batch, True
             try:
                 self._run(batch, hand)
-            except Exception as error:
+            except BaseException as error:
                 log.exception("a lane failed")
-                self._failed(error)
+                self._failed(error if isinstance(error, Exception) else RuntimeError(f"a lane failed: {error!r}"))
             hand.doing = None
             hand.batch = ()
             self._let_go(hand)

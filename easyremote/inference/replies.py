@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 import structlog
 from msgspec import UNSET, structs
 
 from easyremote.clock import wall_ms
 from easyremote.errors import EasyRemoteError, NotOfferedHere, PayloadTooLarge, RemoteError
 from easyremote.inference.jobs import Outcome
-from easyremote.inference.retrying import is_retriable
+from easyremote.topics.causes import is_retriable, message_of, name_of, user_stack_of
+from easyremote.topics.json_form import bytes_places, encode, encode_plain, plain, refuse_no_number
 from easyremote.topics.records import Reply, TimingsMs
 from easyremote.topics.replying import encode_reply, error_body
 
@@ -42,13 +42,18 @@ class ReplyMaker:
         Largest reply, bytes.
     desk : ClaimDesk
         Takes larger results, for callers that can fetch them.
+    tracebacks : bool
+        Whether replies say where a function raised.
     """
 
-    def __init__(self, node: AINodeManager, node_id: str, max_payload_bytes: int, desk: ClaimDesk) -> None:
+    def __init__(
+        self, node: AINodeManager, node_id: str, max_payload_bytes: int, desk: ClaimDesk, *, tracebacks: bool = True
+    ) -> None:
         self._node = node
         self._node_id = node_id
         self._max_payload_bytes = max_payload_bytes
         self._desk = desk
+        self._tracebacks = tracebacks
 
     def most_bytes(self, call: Call) -> int:
         """Return how large a call's result may be, bytes."""
@@ -71,7 +76,9 @@ class ReplyMaker:
         if job.stream is not None:
             reply = structs.replace(reply, seq=job.stream.count, final=True)
         try:
-            value = as_json(reply)
+            if job.bytes_at:
+                reply = structs.replace(reply, bytes_at=job.bytes_at)
+            reply, value = _as_record(reply, "result", bytes_at=job.call.bytes_at)
             if job.call.claim_result and self._desk.is_large(value):
                 return Outcome(b"", claimed=lambda: self._claimed(job, reply, shared_by))
             self._refuse_large(value, "result", function.name)
@@ -83,19 +90,21 @@ class ReplyMaker:
     def _claimed(self, job: Job, reply: Reply, shared_by: int) -> Outcome:
         try:
             value = self._claiming(reply, "result")
-        except EasyRemoteError as error:
+        except Exception as error:  # noqa: BLE001  # who runs this knows no other way to tell the caller
             return self.failure(job, error)
         self._node.stats.record(job.call.function, reply.timings_ms.executed / 1000 / shared_by, ok=True)
         return Outcome(value)
 
     def _claiming(self, reply: Reply, what: str) -> bytes:
-        blob = self._desk.put(as_json(reply.result), f"{what} of {reply.function}")
-        return as_json(structs.replace(reply, result=UNSET, result_claim=blob))
+        blob = self._desk.put(as_json(reply.result, "result"), f"{what} of {reply.function}")
+        return encode_reply(structs.replace(reply, result=UNSET, result_claim=blob))
 
     def failure(self, job: Job, error: BaseException) -> Outcome:
-        """Return the outcome of a call that has none but an error."""
-        if not isinstance(error, EasyRemoteError):
-            log.warning("a function raised", function=job.call.function, call=job.call.id, error=repr(error))
+        """Return the outcome of a call that has none but an error, whatever the error does when it is looked at."""
+        stack = user_stack_of(error)
+        if isinstance(error, RemoteError) or not isinstance(error, EasyRemoteError):
+            said = f"{name_of(error)}: {message_of(error)}"
+            log.warning("a function raised", function=job.call.function, call=job.call.id, error=said, stack=stack)
         retriable = is_retriable(error, self._node.registry.retry_on(job.call.function))
         timings = _timings(job)
         if not isinstance(error, NotOfferedHere):
@@ -104,7 +113,7 @@ class ReplyMaker:
             id=job.call.id,
             function=job.call.function,
             status="error",
-            error=error_body(error, retriable=retriable),
+            error=error_body(error, retriable=retriable, stack=stack if self._tracebacks else None),
             node_id=self._node_id,
             model=None,
             model_version=None,
@@ -140,7 +149,7 @@ class ReplyMaker:
             seq=seq,
             final=False,
         )
-        value = as_json(reply)
+        reply, value = _as_record(reply, "item", bytes_at=job.call.bytes_at)
         if job.call.claim_result and self._desk.is_large(value):
             return lambda: self._claiming(reply, f"item {seq}")
         self._refuse_large(value, f"item {seq}", function.name)
@@ -154,8 +163,8 @@ class ReplyMaker:
             )
 
 
-def as_json(value: Any) -> bytes:  # Any: whatever a function returned
-    """Return a result as JSON.
+def as_json(value: Any, name: str) -> bytes:  # Any: whatever a function returned
+    """Return what a function returned as JSON; `name` is for the message.
 
     Raises
     ------
@@ -163,9 +172,37 @@ def as_json(value: Any) -> bytes:  # Any: whatever a function returned
         If it has no form in JSON.
     """
     try:
-        return encode_reply(value)
-    except (TypeError, ValueError, msgspec.MsgspecError, RecursionError) as error:
-        raise RemoteError(str(error), type="UnencodableResult") from error
+        return encode(value, name)
+    except BaseException as error:
+        raise _unencodable(error) from error
+
+
+def _as_record(reply: Reply, name: str, *, bytes_at: bool) -> tuple[Reply, bytes]:
+    # As `json_form.encode` does, but the result is encoded once, in its reply.
+    try:
+        try:
+            value = encode_plain(reply)
+        except TypeError:
+            reply = structs.replace(reply, result=plain(reply.result))
+            value = encode_plain(reply)
+        if value.count(b"null") > (reply.model is None) + (reply.model_version is None):
+            refuse_no_number(reply.result, name)
+        if bytes_at and (places := bytes_places(reply.result)):
+            reply = structs.replace(reply, bytes_at=[list(place) for place in places])
+            value = encode_plain(reply)
+    except BaseException as error:
+        raise _unencodable(error) from error
+    return reply, value
+
+
+def _unencodable(error: BaseException) -> RemoteError:
+    if isinstance(error, RecursionError):
+        return RemoteError("the result is nested too deeply, or holds itself", type="UnencodableResult")
+    if isinstance(error, TypeError):
+        said = f"the result has no form in JSON: {message_of(error)}: return plain types"
+        return RemoteError(said, type="UnencodableResult")
+    named = "" if isinstance(error, ValueError) else f"{name_of(error)}: "
+    return RemoteError(f"the result has no form in JSON: {named}{message_of(error)}", type="UnencodableResult")
 
 
 def _timings(job: Job) -> TimingsMs:

@@ -27,22 +27,11 @@ if TYPE_CHECKING:
     from easyremote.topics.producer import Delivered, RecordProducer
     from easyremote.topics.wire import MalformedCall, Origin
 
-__all__ = ["FailedCalls", "is_retriable", "next_delay_ms"]
+__all__ = ["FailedCalls", "next_delay_ms"]
 
 log = structlog.get_logger(__name__)
 
 _DELAYS_MS = tuple(sorted(RETRIES))
-
-
-def is_retriable(error: BaseException, retry_on: tuple[type[BaseException], ...] = ()) -> bool:
-    """Say whether a failure may be tried again.
-
-    Examples
-    --------
-    >>> is_retriable(ConnectionError()), is_retriable(ConnectionError(), (OSError,))
-    (False, True)
-    """
-    return getattr(error, "retriable", False) is True or isinstance(error, retry_on)
 
 
 def next_delay_ms(attempt: int, now_ms: float, deadline_ms: int | None) -> int | None:

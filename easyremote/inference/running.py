@@ -6,11 +6,11 @@ import asyncio
 import threading
 from collections.abc import AsyncGenerator, Callable, Container, Coroutine, Generator, Sequence
 from concurrent.futures import CancelledError, Future
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from easyremote.clock import monotonic_s, wall_ms
-from easyremote.errors import CallCancelled, CallError, DeadlineExceeded
+from easyremote.errors import CallCancelled, CallError, DeadlineExceeded, NotOfferedHere
 from easyremote.inference.forward import Poison, run_halving
 from easyremote.inference.replies import ReplyMaker
 from easyremote.inference.streaming import Collected, ItemSink, ItemStream, SendItem, drain, drain_async
@@ -136,7 +136,7 @@ class Runner:
         """Run a job's coroutine on the event loop; `ended` is told how it ended, there."""
         assert self.loop is not None
         self.on_loop[job] = monotonic_s()
-        future = asyncio.run_coroutine_threadsafe(work, self.loop)
+        future = asyncio.run_coroutine_threadsafe(_contained(work), self.loop)
         job.stop = future.cancel
 
         def done(future: Future[Any]) -> None:
@@ -188,7 +188,7 @@ class Runner:
                 self.run_on_loop(job, work, lambda done: self._ended_on_loop(job, function, done))
                 return
             result = work if items is None else self._stream(work, items, hand)
-        except Exception as error:  # noqa: BLE001  # a user's function may raise anything, and its caller is told
+        except BaseException as error:  # noqa: BLE001  # a user's function may raise anything, and its caller is told
             self.fail(job, error)
         else:
             self.succeed(job, function, result)
@@ -219,8 +219,12 @@ class Runner:
             result = done.result()
         except CancelledError:
             self.fail(job, CallCancelled(f"{job.call.function} was cancelled on its node"))
+            return
         except BaseException as error:  # noqa: BLE001  # as above
             self.fail(job, error)
+            return
+        if isinstance(result, _Raised):
+            self.fail(job, result.error)
         else:
             self.succeed(job, function, result, on_loop=True)
 
@@ -236,18 +240,39 @@ class Runner:
             try:
                 arguments.append(argument_of(job, function, self._desk))
                 jobs.append(job)
-            except CallError as error:
+            except BaseException as error:  # noqa: BLE001  # a type of the user's may look at it, and raise anything
                 self.fail(job, error)
         if function.many is None:
-            raise CallError(f"{function.name} does not take calls together")
+            for job in jobs:
+                self.fail(job, NotOfferedHere(f"{function.name} does not take calls together on this node any more"))
+            return
         results = run_halving(function.many, arguments) if jobs else []
         for job, result in zip(jobs, results, strict=True):
             if isinstance(result, Poison):
                 self.fail(job, result.error, poison=True)
-            elif isinstance(result, Exception):
+            elif isinstance(result, BaseException):
                 self.fail(job, result)
             else:
                 self.succeed(job, function, result, shared_by=len(jobs))
+
+
+@dataclass(frozen=True, slots=True)
+class _Raised:
+    """What a coroutine raised: as a value, since some exceptions end the event loop that they come through."""
+
+    error: BaseException
+
+
+async def _contained(work: Coroutine[Any, Any, Any]) -> Any:  # Any: whatever the user's function returns
+    try:
+        return await work
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        return _Raised(error)  # nobody withdrew the call: something that it waited for was cancelled
+    except BaseException as error:  # noqa: BLE001  # a user's function may raise anything, and its caller is told
+        return _Raised(error)
 
 
 def argument_of(job: Job, function: Function, desk: ClaimDesk) -> Any:  # Any: as the function takes it

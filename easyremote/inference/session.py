@@ -5,27 +5,26 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-from msgspec import UNSET, Raw, structs
+from msgspec import UNSET, UnsetType, structs
 
 from easyremote.clock import wall_ms
 from easyremote.errors import CallError, DeadlineExceeded, EasyRemoteError, PayloadTooLarge
 from easyremote.inference.nodes import NodeWatch
-from easyremote.settings import Strategy
+from easyremote.inference.options import CallOptions, arguments_of
 from easyremote.threads import LongThread
 from easyremote.topics.catalog import CANCELLATIONS, REPLIES, REQUESTS, declarations, inference_topic
 from easyremote.topics.claims import Arguments, ClaimDesk
 from easyremote.topics.follower import Follower, each_of
+from easyremote.topics.json_form import with_bytes
 from easyremote.topics.limits import Unreadable, attempt
 from easyremote.topics.producer import RecordProducer, delivery_error
 from easyremote.topics.records import Blob, Cancellation, Reply, Request, decode_reply, encode
-from easyremote.topics.replying import encode_reply
 from easyremote.topics.wire import CORRELATION_ID, IN_FLIGHT, REPLY_PARTITION, REPLY_TOPIC, headers_of, uuid7
 
 if TYPE_CHECKING:
@@ -40,33 +39,9 @@ Came = Callable[[Reply], None]
 
 _CAUGHT_UP_S = 10.0
 _SWEEP_S = 0.1
-_FETCHERS = 4
-_LAST_WORD_S = 1.5
-"""A call without a node waits in a delay topic and is told so up to its delay after the deadline."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class CallOptions:
-    """What a call may ask for besides its arguments; see the contract's request.
-
-    Parameters
-    ----------
-    timeout_s : float
-        The call's deadline, after which no node begins it, s. Its reply is waited for 1.5 s longer, for the word on
-        why it was not done. For a stream, all of it is meant.
-    from_seq : int
-        Of a stream: the first item that is sent, from 0. A function that makes the same items for the same arguments
-        can so be taken up where an earlier call was left.
-    """
-
-    timeout_s: float = 30.0
-    id: str | None = None
-    target: str | None = None
-    affinity_key: str | None = None
-    strategy: Strategy | None = None
-    model: str | None = None
-    priority: Literal["high", "normal", "low"] = "normal"
-    from_seq: int = 0
+_CARRIERS = 8
+_LAST_WORD_S = 0.12
+"""A reply may be on its way when the deadline passes: that there was no node, which is known only then."""
 
 
 class _Waiting(msgspec.Struct):
@@ -74,6 +49,7 @@ class _Waiting(msgspec.Struct):
     came: Any  # Any: as above
     deadline: float
     function: str
+    timeout_s: float
     node_id: str | None
     sent_ms: float
 
@@ -99,9 +75,10 @@ class Session:
         # Several threads use it, each operation as one: `setdefault`, `pop` and `copy` are atomic.
         self._waiting: dict[bytes, _Waiting] = {}
         self._closed = threading.Event()
+        self._soon = threading.Event()
         self._desk = ClaimDesk(settings)
-        # Large results are fetched aside, so that other calls' replies need not wait for the store.
-        self._fetchers = ThreadPoolExecutor(_FETCHERS, "large results")
+        # What is large goes aside, so that other calls, and a call's own timeout, need not wait for the store.
+        self._carriers = ThreadPoolExecutor(_CARRIERS, "large arguments and results")
         count = next(topic.partitions for topic in declarations() if topic.name == REPLIES)
         # Clients that share a partition skip each other's replies by their ids.
         partition = random.randrange(count)  # noqa: S311  # spreads load, guards nothing
@@ -137,40 +114,50 @@ class Session:
         """Send a call and return its id; `ended` gets its reply, or why there is none, once and on another thread.
 
         With `came` it asks for a stream, whose items go there before. It waits for the blob store if an argument is
-        large.
+        large, and no longer than the call's timeout.
         """
-        return self.send(function, self.check_in(function, self.encode(function, args, kwargs)), options, ended, came)
+        ends_s = time.monotonic() + options.timeout_s
+        arguments = self._ready(function, arguments_of(function, args, kwargs), options, ends_s)
+        return self.send(function, arguments, options, ends_s, ended, came)
 
-    @staticmethod
-    def encode(function: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Arguments:
-        """Return a call's arguments as JSON.
-
-        Raises
-        ------
-        CallError
-            If one has no form in JSON.
-        """
+    def _ready(self, function: str, arguments: Arguments, options: CallOptions, ends_s: float) -> Arguments:
+        if not self._desk.has_large(arguments):
+            return arguments
         try:
-            given = [encode_reply(one) for one in args]
-            named = {name: encode_reply(one) for name, one in kwargs.items()}
-        except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
-            raise CallError(f"an argument of {function} has no form in JSON: {error}") from error
-        size = sum(map(len, given)) + sum(map(len, named.values()))
-        return Arguments(list(map(Raw, given)), {name: Raw(one) for name, one in named.items()}, size=size)
+            return self.check_in(function, arguments).result(ends_s - time.monotonic())
+        except TimeoutError as error:
+            raise self.not_stored(function, options) from error
 
     def has_large(self, arguments: Arguments) -> bool:
-        """Say whether `check_in` will wait for the blob store."""
+        """Say whether an argument has to go through `check_in`."""
         return self._desk.has_large(arguments)
 
-    def check_in(self, function: str, arguments: Arguments) -> Arguments:
-        """Put large arguments into the blob store; what `send` takes is returned."""
-        return self._desk.check_in(function, arguments) if self._desk.has_large(arguments) else arguments
+    def check_in(self, function: str, arguments: Arguments) -> Future[Arguments]:
+        """Have large arguments put into the blob store; what `send` takes will be the result."""
+        return self._carriers.submit(self._desk.check_in, function, arguments)
+
+    @staticmethod
+    def not_stored(function: str, options: CallOptions) -> DeadlineExceeded:
+        """Return the error of a call whose time is over before the blob store has its arguments."""
+        return DeadlineExceeded(
+            f"the blob store (EASYREMOTE_BLOBS) took no large argument of {function} within {options.timeout_s:g} s: "
+            "the call was not sent"
+        )
 
     def send(
-        self, function: str, arguments: Arguments, options: CallOptions, ended: Ended, came: Came | None = None
+        self,
+        function: str,
+        arguments: Arguments,
+        options: CallOptions,
+        ends_s: float,
+        ended: Ended,
+        came: Came | None = None,
     ) -> str:
-        """Do as `submit` does with arguments that have gone through `encode` and `check_in`; it waits for nothing."""
-        call_id = self._send(function, arguments, options, ended, came)
+        """Do as `submit` does with arguments that are ready; it waits for nothing.
+
+        `ends_s` is the call's deadline by the monotonic clock.
+        """
+        call_id = self._send(function, arguments, options, ends_s, ended, came)
         self._replies.wake()
         return call_id
 
@@ -184,22 +171,34 @@ class Session:
         """
         # It wakes this thread sooner than a future, whose condition is a dozen steps of Python on both sides.
         ended: SimpleQueue[Reply | EasyRemoteError] = SimpleQueue()
-        self._send(function, self.check_in(function, self.encode(function, args, kwargs)), options, ended.put)
-        self._replies.read_until(lambda: not ended.empty())
-        outcome = ended.get()
+        ends_s = time.monotonic() + options.timeout_s
+        arguments = self._ready(function, arguments_of(function, args, kwargs), options, ends_s)
+        call_id = self._send(function, arguments, options, ends_s, ended.put)
+        ends_s += _LAST_WORD_S
+        self._replies.read_until(lambda: not ended.empty(), ends_s)
+        try:
+            outcome = ended.get(timeout=max(0.0, ends_s - time.monotonic()))
+        except Empty:
+            self._end(call_id.encode(), _too_late(function, options.timeout_s))
+            outcome = ended.get()  # whoever ended it first tells it at once
         if isinstance(outcome, EasyRemoteError):
             raise outcome
         return outcome
 
     def _send(
-        self, function: str, arguments: Arguments, options: CallOptions, ended: Ended, came: Came | None = None
+        self,
+        function: str,
+        arguments: Arguments,
+        options: CallOptions,
+        ends_s: float,
+        ended: Ended,
+        came: Came | None = None,
     ) -> str:
         call_id = options.id or uuid7(time.time_ns() // 1_000_000)
         correlation_id = call_id.encode()
         value = self._value(call_id, function, arguments, options, stream=came is not None)
         topic, partition, node_id = self._route(function, options)
-        deadline = time.monotonic() + options.timeout_s + _LAST_WORD_S
-        waiting = _Waiting(ended, came, deadline, function, node_id, wall_ms())
+        waiting = _Waiting(ended, came, ends_s + _LAST_WORD_S, function, options.timeout_s, node_id, wall_ms())
         if self._waiting.setdefault(correlation_id, waiting) is not waiting:
             raise CallError(f"a call of id {call_id} is already waiting in this client")
         if self._closed.is_set():
@@ -221,9 +220,11 @@ class Session:
         except EasyRemoteError:
             self._forget(correlation_id)
             raise
+        if ends_s - time.monotonic() < _SWEEP_S:
+            self._soon.set()
         return call_id
 
-    def fetch(self, blob: Blob, what: str) -> Any:  # Any: whatever the function returned
+    def fetch(self, reply: Reply, blob: Blob, what: str) -> Any:  # Any: whatever the function returned
         """Return what a reply claims; `what` it is, is for the message. It waits for the blob store.
 
         Raises
@@ -234,7 +235,7 @@ class Session:
             If it is no JSON.
         """
         try:
-            return msgspec.json.decode(self._desk.get(blob, what))
+            return _with_bytes(msgspec.json.decode(self._desk.get(blob, what)), reply)
         except (ValueError, RecursionError) as error:
             raise CallError(f"the {what} cannot be read: {error}") from error
 
@@ -266,7 +267,8 @@ class Session:
         if self._nodes is not None:
             self._nodes.close()
         self._producer.close()
-        self._fetchers.shutdown(cancel_futures=True)
+        self._carriers.shutdown(cancel_futures=True)
+        self._soon.set()
         self._sweeper.join()
         for correlation_id in list(self._waiting):
             self._end(correlation_id, CallError("the client was closed before the reply came"))
@@ -287,6 +289,7 @@ class Session:
             from_seq=options.from_seq,
             claims=arguments.claims,
             claim_result=self._desk.is_used,
+            bytes_at=True,
         )
         value = encode(request)
         if len(value) > self._settings.max_payload_bytes:
@@ -315,13 +318,13 @@ class Session:
         if correlation_id is None or correlation_id not in self._waiting:
             return  # another client's, or the second reply of a call that was done twice
         in_flight = headers.get(IN_FLIGHT)
-        reply = attempt(decode_reply, message.value())
+        reply = attempt(_decode_reply, message.value())
         if isinstance(reply, Unreadable):
             self._end(correlation_id, CallError(f"the reply cannot be read: {reply.error}"), in_flight)
         elif reply.final is False:
             self._come(correlation_id, reply)
         elif isinstance(reply.result_claim, Blob):
-            self._fetchers.submit(self._end_large, correlation_id, reply, reply.result_claim, in_flight)
+            self._carriers.submit(self._end_large, correlation_id, reply, reply.result_claim, in_flight)
         else:
             self._end(correlation_id, reply, in_flight)
 
@@ -333,7 +336,7 @@ class Session:
     def _end_large(self, correlation_id: bytes, reply: Reply, blob: Blob, in_flight: bytes | None) -> None:
         outcome: Reply | EasyRemoteError
         try:
-            result = self.fetch(blob, f"result of {reply.function}")
+            result = self.fetch(reply, blob, f"result of {reply.function}")
             outcome = structs.replace(reply, result=result, result_claim=UNSET)
         except EasyRemoteError as error:
             outcome = error
@@ -345,14 +348,31 @@ class Session:
             waiting.ended(outcome)
 
     def _sweep(self) -> None:
-        while not self._closed.wait(_SWEEP_S):
+        while not self._closed.is_set():
             now = time.monotonic()
-            late = [(key, one) for key, one in self._waiting.copy().items() if one.deadline <= now]
-            for correlation_id, one in late:
-                self._end(
-                    correlation_id,
-                    DeadlineExceeded(
-                        f"no reply to {one.function} in time: is a worker running ('easyremote status'), and is "
-                        "the timeout long enough?"
-                    ),
-                )
+            next_s = now + _SWEEP_S
+            for correlation_id, one in self._waiting.copy().items():
+                if one.deadline <= now:
+                    self._end(correlation_id, _too_late(one.function, one.timeout_s))
+                elif one.deadline < next_s:
+                    next_s = one.deadline
+            self._soon.wait(max(0.0, next_s - time.monotonic()))
+            self._soon.clear()
+
+
+def _too_late(function: str, timeout_s: float) -> DeadlineExceeded:
+    return DeadlineExceeded(
+        f"no reply to {function} within {timeout_s:g} s: is a worker running ('easyremote status'), and is the timeout "
+        "long enough?"
+    )
+
+
+def _with_bytes(value: Any, reply: Reply) -> Any:  # Any: whatever the function returned
+    return value if isinstance(reply.bytes_at, UnsetType) else with_bytes(value, reply.bytes_at)
+
+
+def _decode_reply(value: bytes) -> Reply:
+    reply = decode_reply(value)
+    if reply.bytes_at and not reply.result_claim:
+        return structs.replace(reply, result=_with_bytes(reply.result, reply))
+    return reply

@@ -15,6 +15,7 @@ from msgspec import UNSET, Raw, UnsetType
 from easyremote.clock import monotonic_s, wall_ms
 from easyremote.errors import DeadlineExceeded, EasyRemoteError, PayloadTooLarge
 from easyremote.inference.replies import as_json
+from easyremote.topics.json_form import bytes_places
 
 if TYPE_CHECKING:
     from easyremote.inference.functions import Function
@@ -195,11 +196,14 @@ class Collected(ItemSink):
         self._max_bytes = replies.most_bytes(job.call)
         self._bytes = 0
         self._encoded: list[Raw] = []
+        job.bytes_at = []
 
     def take(self, item: Any) -> bool:  # Any: whatever the generator yields
         """Keep an item, encoded, so that a generator without an end is stopped before it fills the memory."""
         self._refuse_late()
-        encoded = as_json(item)
+        encoded = as_json(item, f"result[{self.count}]")
+        if self.job.call.bytes_at:
+            self.job.bytes_at += [[self.count, *place] for place in bytes_places(item)]
         self.count += 1
         self._bytes += len(encoded) + 1
         if self._bytes > self._max_bytes:

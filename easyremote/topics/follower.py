@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Container, Sequence
 from contextlib import suppress
@@ -135,8 +136,10 @@ class Follower:
         """Wait until all that stood in the partitions at the start has been received; say whether it was."""
         return self._caught_up.wait(timeout_s)
 
-    def read_until(self, done: Callable[[], bool]) -> None:
+    def read_until(self, done: Callable[[], bool], ends_s: float = math.inf) -> None:
         """Read on the caller's thread until it is done, which saves waking it; return at once if another one reads.
+
+        It ends at `ends_s` by the monotonic clock at the latest.
 
         From then on the follower's own thread stands aside while nobody else waits.
         """
@@ -144,8 +147,8 @@ class Follower:
         if not self._reading.acquire(blocking=False):
             return
         try:
-            while not done() and not self._stopping.is_set():
-                self._read(_POLL_S)
+            while not done() and not self._stopping.is_set() and (left_s := ends_s - monotonic_s()) > 0:
+                self._read(min(_POLL_S, left_s))
         except Exception:  # the follower's own thread reads on, and is the one that is given up in the end
             log.exception("a read failed", topic=self.topic)
         finally:

@@ -5,7 +5,6 @@ The names are in `docs/protocol.md`. Nothing here sends or reads.
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
@@ -13,8 +12,8 @@ import msgspec
 from msgspec import Struct
 
 from easyremote.clock import now_ms
-from easyremote.errors import error_type
 from easyremote.topics.catalog import LARGEST_RECORD_BYTES
+from easyremote.topics.causes import clean, message_of, name_of, stack_of
 from easyremote.topics.limits import MAX_TIME_MS, Unreadable, attempt
 from easyremote.topics.records import RecordRef
 from easyremote.topics.wire import (
@@ -64,7 +63,6 @@ _OWN = frozenset({_REASON, _ERROR, _STACK, _ATTEMPTS, _FAILED_MS, _TRUNCATED}) |
 NO_RECORD = -1
 """Offset of what was made of many records, such as a window: it cannot go back to where it came from."""
 
-_STACK_BYTES = 8 * 1024
 _REASON_BYTES = 4 * 1024
 _LETTER_BYTES = LARGEST_RECORD_BYTES - 16 * 1024
 """What a broker and its clients count for a record and its batch beside this is less than the rest."""
@@ -100,23 +98,13 @@ class Failure(Struct, frozen=True, kw_only=True):
 _NOTHING = Failure()
 
 
-def stack_of(error: BaseException) -> str:
-    """Return where an exception was raised, at most 8 KiB: the end, where the innermost frames are."""
-    text = "".join(traceback.format_exception(error))
-    return _end(text, _STACK_BYTES)
-
-
-def _end(text: str, most_bytes: int) -> str:
-    return text.encode(errors="replace")[-most_bytes:].decode(errors="ignore")
-
-
 def dead_letter_headers(
     headers: Headers, origin: RecordRef, error: BaseException, failure: Failure = _NOTHING
 ) -> list[tuple[str, bytes]]:
     """Return a dead letter's headers: those that the record had, and why, when and from where it was given up."""
     own = [
-        (_REASON, _reason_of(error)),
-        (_ERROR, error_type(error).encode(errors="replace")),
+        (_REASON, message_of(error).encode()[:_REASON_BYTES]),
+        (_ERROR, name_of(error).encode()),
         (_TOPIC, origin.topic.encode()),
         (_PARTITION, b"%d" % origin.partition),
         (_FAILED_MS, b"%d" % now_ms()),
@@ -130,7 +118,7 @@ def dead_letter_headers(
     if failure.stage is not None:
         own.append((_STAGE, failure.stage.encode(errors="replace")))
     if failure.stack is not None:
-        own.append((_STACK, failure.stack.encode(errors="replace")))
+        own.append((_STACK, clean(failure.stack).encode()))
     kept = [(name, content) for name, content in headers if name not in _OWN]
     if failure.call_id is not None and all(name != CALL_ID for name, _ in kept):
         kept.append((CALL_ID, failure.call_id.encode()))
@@ -175,15 +163,6 @@ def _size(part: bytes | str | None) -> int:
 
 def _header_size(header: tuple[str, bytes]) -> int:
     return len(header[0].encode(errors="replace")) + len(header[1]) + 10
-
-
-def _reason_of(error: BaseException) -> bytes:
-    # An exception's text is made by whoever wrote its class, and may be empty.
-    try:
-        text = str(error) or repr(error)
-    except Exception:  # noqa: BLE001  # the text of the error, not the error, is what cannot be had
-        text = f"{type(error).__name__}, whose text cannot be made"
-    return text.encode(errors="replace")[:_REASON_BYTES]
 
 
 class DeadLetter(Struct, frozen=True, kw_only=True):

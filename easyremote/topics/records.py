@@ -105,6 +105,8 @@ class Request(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The arguments that are in the blob store; `null` stands in `args` or `kwargs` for each."""
     claim_result: bool = False
     """Whether the caller takes a large result from the blob store."""
+    bytes_at: bool = False
+    """Whether the caller wants to be told which texts of the result stand for bytes."""
     from_seq: Annotated[int, Meta(ge=0, lt=2**31)] = 0
     """Of a stream: the first item that is sent."""
 
@@ -120,6 +122,8 @@ class ErrorBody(Struct, frozen=True):
     type: str
     message: str
     retriable: bool = False
+    traceback: str | UnsetType = UNSET
+    """Where the function raised it, from the function itself on, the innermost 8 KiB; only if it did."""
 
 
 class TimingsMs(Struct, frozen=True):
@@ -151,6 +155,9 @@ class Reply(Struct, frozen=True, kw_only=True):
     model_version: str | None
     attempts: int
     timings_ms: TimingsMs
+    bytes_at: list[list[str | int | None]] | UnsetType = UNSET
+    """Where in the result base64 text stands for bytes, only for a caller that asked and if there are any: the keys and
+    indices on the way to each; null at its end: each item of that list."""
     seq: int | UnsetType = UNSET
     """The item's number, from 0; at the end, how many items there are."""
     final: bool | UnsetType = UNSET

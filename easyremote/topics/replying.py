@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
-import numpy as np
+from msgspec import UNSET
 
-from easyremote.errors import error_type
 from easyremote.topics.catalog import DEAD_LETTERS
+from easyremote.topics.causes import is_retriable, message_of, name_of
 from easyremote.topics.letters import Failure, dead_letter_headers, fitted
 from easyremote.topics.records import ErrorBody, Reply, TimingsMs
 from easyremote.topics.wire import CORRELATION_ID, IN_FLIGHT, SENT_MS, TRACEPARENT, Address, Headers
@@ -30,22 +30,15 @@ __all__ = [
 NO_TIME = TimingsMs(0.0, 0.0, 0.0, 0.0, 0.0)
 
 
-def _json_form(value: Any) -> Any:  # Any: this is what the encoder does not know
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, np.ndarray):
-        return value.tolist()
-    raise TypeError(f"a result of type {type(value).__name__} has no form in JSON: return plain types")
+encode_reply = msgspec.json.Encoder().encode
+"""Of a reply whose result, if it has one, is plain: `json_form` makes it so."""
 
 
-encode_reply = msgspec.json.Encoder(enc_hook=_json_form).encode
-
-
-def error_body(error: BaseException, *, retriable: bool | None = None) -> ErrorBody:
+def error_body(error: BaseException, *, retriable: bool | None = None, stack: str | None = None) -> ErrorBody:
     """Return what a reply says of an exception; whether a second try can help is the error's own word if unset."""
     if retriable is None:
-        retriable = getattr(error, "retriable", False) is True
-    return ErrorBody(error_type(error), str(error) or repr(error), retriable)
+        retriable = is_retriable(error)
+    return ErrorBody(name_of(error), message_of(error), retriable, UNSET if stack is None else stack)
 
 
 def error_reply(  # each is a field of the reply

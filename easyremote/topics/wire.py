@@ -123,6 +123,7 @@ class Call(Struct, frozen=True, kw_only=True):
     from_seq: int
     claims: list[Claim]
     claim_result: bool
+    bytes_at: bool = False
     attempt: int
     avoid: str | None
     """The node on which the last attempt failed."""
@@ -367,6 +368,7 @@ def _joined(request: Request, given: dict[str, bytes], origin: Origin, namespace
         from_seq=request.from_seq,
         claims=request.claims,
         claim_result=request.claim_result,
+        bytes_at=request.bytes_at,
         attempt=_whole(ATTEMPT, attempted, 1, _MAX_ATTEMPT) if attempted is not None else 1,
         avoid=_short(AVOID, avoid, _MAX_AVOID_BYTES * 4).decode() if avoid is not None else None,
         sent_ms=sent_ms,

@@ -69,7 +69,7 @@ def test_a_client_killed_and_restarted_with_the_same_ids_is_answered_from_the_fi
         for call_id, reply in second.items():
             told: Future[Reply] = Future()
             told.set_result(reply)
-            history.end(call_id, told)
+            history.end(call_id, told.result)
         verdict = judge(settings, history, journal=journal)
     verdict.require(one_record=False)  # a reply to each of the two clients
     assert not verdict.ran_twice

@@ -27,7 +27,7 @@ def _send(settings: Settings, journal: Path, *, direct: bool) -> dict[str, Reply
             )
             for one in IDS
         }
-        return {one: future.result(60) for one, future in futures.items()}
+        return {one: future.reply(60) for one, future in futures.items()}
 
 
 def test_a_client_started_again_with_the_same_ids_is_answered_from_the_first_results(
@@ -76,7 +76,7 @@ def test_a_call_sent_again_while_it_runs_is_not_run_twice(settings: Settings, tm
                 for one in IDS
                 for client in clients
             ]
-            replies = [future.result(60) for future in futures]
+            replies = [future.reply(60) for future in futures]
         finally:
             for client in clients:
                 client.close()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
-from concurrent.futures import Future, wait
+from concurrent.futures import wait
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from easyremote import CallOptions, Client
+from easyremote.inference.client import CallFuture
 from easyremote.settings import Settings
 from easyremote.topics.records import Reply
 from history import History, executions, judge
@@ -43,13 +44,13 @@ def _running(settings: Settings, *names: str, home: str | None = None) -> Iterat
             yield running, client
 
 
-def _submit_crowd(client: Client, history: History, journal: Path) -> dict[str, Future[Reply]]:
+def _submit_crowd(client: Client, history: History, journal: Path) -> dict[str, CallFuture]:
     return {call: _submit(client, history, journal, call, "mark_with_others", len(CROWD)) for call in CROWD}
 
 
 def _submit(
     client: Client, history: History, journal: Path, call: str, function: str = "mark_and_die", *rest: int
-) -> Future[Reply]:
+) -> CallFuture:
     history.invoke(call)
     future = client.submit(function, str(journal), call, POISON, *rest, options=CallOptions(id=call, timeout_s=120))
     history.watch(call, future)
@@ -77,7 +78,7 @@ def test_an_input_that_kills_its_process_twice_is_dead_lettered_unrun_and_the_ot
         running.launch("only", "inference")
         _await_death(running, "only")
         running.start("only", "inference")
-        replies = {call: future.result(60) for call, future in futures.items()}
+        replies = {call: future.reply(60) for call, future in futures.items()}
         _require_all_but_the_poison(settings, history, journal, replies)
     assert executions(journal)[POISON] == 2
 
@@ -97,7 +98,7 @@ def test_an_input_that_kills_two_nodes_is_not_run_by_either_when_they_are_back(
         running.launch("one", "inference")
         running.launch("two", "inference")
         running.await_up("one", "two")
-        replies = {call: future.result(60) for call, future in futures.items()}
+        replies = {call: future.reply(60) for call, future in futures.items()}
         _require_all_but_the_poison(settings, history, journal, replies)
     assert executions(journal)[POISON] == 2
 
@@ -113,7 +114,7 @@ def test_of_64_calls_that_ran_with_the_one_that_kills_none_is_dead_lettered_but_
         running.launch("only", "inference")
         _await_death(running, "only")
         running.start("only", "inference")
-        replies = {call: future.result(60) for call, future in futures.items()}
+        replies = {call: future.reply(60) for call, future in futures.items()}
         _require_all_but_the_poison(settings, history, journal, replies, CROWD)
     assert executions(journal)[POISON] == 2
 
@@ -133,7 +134,7 @@ def test_innocent_calls_that_two_nodes_died_with_are_answered(settings: Settings
                     running.launch(name, "inference", EASYREMOTE_DATA_DIR=home)
             if not wait(futures.values(), 0.5).not_done:
                 break
-        replies = {call: future.result(0) for call, future in futures.items()}
+        replies = {call: future.reply(0) for call, future in futures.items()}
         _require_all_but_the_poison(settings, history, journal, replies, CROWD)
     executed = executions(journal)
     assert all(executed[call] >= 2 for call in CROWD)

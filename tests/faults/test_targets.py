@@ -36,7 +36,7 @@ def test_calls_for_a_node_that_died_wait_for_it_though_another_holds_its_partiti
             running.kill("wanted")
             running.await_view(lambda view: len(view["other"].partitions) == 8)
             running.start("wanted", "inference")
-            replies = [future.result(60) for future in futures]
+            replies = [future.reply(60) for future in futures]
     assert {(reply.status, reply.node_id) for reply in replies} == {("ok", "wanted")}
     lines = journal.read_text().splitlines()
     assert {line.split()[1] for line in lines} == {"wanted"}

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from confluent_kafka import Consumer, Message, TopicPartition
 from easyremote import CallOptions, Client
-from easyremote.errors import InvalidArguments, NoNodeAvailable, RemoteError, UnknownFunction
+from easyremote.errors import DeadlineExceeded, InvalidArguments, NoNodeAvailable, RemoteError, UnknownFunction
 from easyremote.settings import Settings
 from easyremote.topics.admin import TopicAdmin
 from easyremote.topics.catalog import declarations
@@ -55,6 +57,29 @@ def test_a_call_is_answered_and_an_error_is_told(worker: Settings) -> None:
         assert [client.call("echo", str(number), options=SOON) for number in range(20)] == [
             str(number) for number in range(20)
         ]
+
+
+def test_a_python_caller_gets_bytes_and_tracebacks_and_its_timeouts_are_kept(worker: Settings) -> None:
+    with Client(worker) as client:
+        assert client.call("picture", 3, b"xy", options=SOON) == {"pixels": [b"\0\0\0", b"xy"], "name": "none"}
+        with pytest.raises(RemoteError) as told:
+            client.submit("fail", "lost", options=SOON).result()
+        assert told.value.traceback is not None
+        assert re.fullmatch(
+            r'Traceback \(most recent call last\):\n  File ".*served.py", line \d+, in fail\n.*\nLookupError: lost\n',
+            told.value.traceback,
+            re.DOTALL,
+        )
+        for target, error in (("nobody", NoNodeAvailable), (None, TimeoutError)):
+            took_s = []
+            for _ in range(3):  # the machine may be busy for once
+                began = time.monotonic()
+                with pytest.raises((error, DeadlineExceeded)):
+                    client.call("hang", timeout=1, options=CallOptions(target=target))
+                took_s.append(time.monotonic() - began)
+                if min(took_s) < 1.2:
+                    break
+            assert 1 <= min(took_s) < 1.2
 
 
 def test_a_malformed_record_is_a_dead_letter_with_its_reason_and_origin(worker: Settings) -> None:
@@ -134,7 +159,7 @@ def test_a_call_waits_for_the_node_that_it_needs(worker: Settings) -> None:
     with Client(worker) as client:
         later = client.submit("echo", "x", options=CallOptions(timeout_s=40, target="late-node"))
         with running(worker, "inference", EASYREMOTE_NODE_ID="late-node"):
-            assert later.result(40).node_id == "late-node"
+            assert later.reply(40).node_id == "late-node"
 
 
 @pytest.mark.faults
@@ -157,7 +182,7 @@ def test_a_worker_killed_between_request_and_reply_leaves_one_reply_after_the_re
             started.touch()
             second = start_worker(settings, **roles)
             try:
-                answer = reply.result(60)
+                answer = reply.reply(60)
                 assert (answer.status, answer.result) == ("ok", "done")
             finally:
                 stop(second)

@@ -37,7 +37,7 @@ def test_a_withdrawn_call_is_told_so_once_and_its_coroutine_stops(worker: Settin
         assert started.read_text() == "running"  # blocks until it runs
         client.cancel("long")
         assert stopped.read_text() == "stopped"  # blocks until it ends
-        error = call.result(30).error
+        error = call.reply(30).error
         assert getattr(error, "type", None) == "CallCancelled"
         assert client.call("echo", "after", options=SOON) == "after"
     with tail(worker, "replies") as replies:
@@ -98,7 +98,7 @@ def test_a_worker_in_which_too_much_hangs_tells_its_callers_and_ends(settings: S
             calls = [client.submit("hang", options=CallOptions(timeout_s=60, id=f"hangs-{n}")) for n in range(2)]
             for call in calls:
                 with pytest.raises(CallTimeout):
-                    raise_error(call.result(30))
+                    raise_error(call.reply(30))
             worker.wait(30)
         with tail(settings, "replies") as replies:
             told = [

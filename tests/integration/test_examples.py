@@ -67,7 +67,7 @@ def _model(client: Client) -> None:
         client.call("reading_ease", 5, options=SOON)
     assert refused.value.type == "InvalidInput"
     together = [client.submit("reading_ease", text, options=SOON) for text in ("Go.", "", "Go on.")]
-    assert [one.result().status for one in together] == ["ok", "error", "ok"]
+    assert [one.reply().status for one in together] == ["ok", "error", "ok"]
 
 
 def _functions(client: Client) -> None:

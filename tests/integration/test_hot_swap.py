@@ -159,7 +159,7 @@ def test_a_node_that_comes_back_answers_nothing_until_what_was_ordered_is_warm(
         future = client.submit("which_version", "x", options=OPTIONS)
         waiting.wait_for(bool)  # though the version of the settings is in memory
         gate.write_text("open")
-        assert future.result(60).model_version == "new"
+        assert future.reply(60).model_version == "new"
 
 
 def test_a_model_is_loaded_where_it_was_not_and_unloaded_where_another_node_has_it(settings: Settings) -> None:

@@ -36,7 +36,7 @@ def test_a_node_asked_to_leave_finishes_hands_over_and_deregisters(settings: Set
             leaving = running.processes["leaves"]
             running.stop("leaves")  # fails if it takes more than 10 s
             assert leaving.returncode in (0, -signal.SIGTERM)
-            replies = [future.result(60) for future in futures]
+            replies = [future.reply(60) for future in futures]
         followed.wait_for(lambda messages: any(one.key() == b"leaves" and one.value() is None for one in messages))
         told = [one.value() for one in followed.messages if one.key() == b"leaves"]
         assert told[-1] is None

@@ -31,7 +31,7 @@ def test_a_retriable_failure_is_tried_again_and_the_caller_gets_the_last_word(
         # Meanwhile its partition goes on.
         assert client.call("echo", "x", options=CallOptions(timeout_s=30)) == "x"
         assert not failing.done()
-        reply = failing.result(30)
+        reply = failing.reply(30)
         assert (reply.status, reply.result, reply.attempts) == ("ok", 2, 2)
         with tail(prepared, "requests.retry.1s") as waiting:
             assert len(waiting.wait_for(bool)) == 1

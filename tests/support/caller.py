@@ -16,7 +16,7 @@ STEP_MS = 5
 
 
 def _print(call: CallFuture) -> None:
-    line = call.id.encode() + b" " + encode(call.result()) + b"\n"
+    line = call.id.encode() + b" " + encode(call.reply()) + b"\n"
     sys.stdout.buffer.write(line)
     sys.stdout.buffer.flush()
 
@@ -30,7 +30,7 @@ def main(mode: str, journal: str, *ids: str) -> None:
             calls.append(client.submit("stamp", journal, call_id, number * STEP_MS, options=options))
             calls[-1].add_done_callback(partial(lambda call, _: _print(call), calls[-1]))
         for call in calls:
-            call.result()
+            call.reply()
 
 
 if __name__ == "__main__":

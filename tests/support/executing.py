@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import queue
 import threading
 import time
@@ -107,3 +108,14 @@ def bench(models: Sequence[BaseAIModel] = (), functions: Sequence[Function] = ()
     assert made.executor.close(WAIT_S)
     assert made.outcomes.empty()
     assert made.failures == []
+
+
+@contextmanager
+def event_loop() -> Iterator[asyncio.AbstractEventLoop]:
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)  # a test that fails ends too
+    thread.start()
+    yield loop
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()

@@ -6,14 +6,14 @@ import json
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
+from easyremote.inference.client import CallFuture
 from easyremote.settings import Settings
 from easyremote.topics.records import Reply, decode_reply
 from easyremote.topics.wire import CORRELATION_ID, headers_of
@@ -48,14 +48,16 @@ class History:
             self.sent.setdefault(call_id, time.monotonic())
             self._lock.notify_all()
 
-    def watch(self, call_id: str, future: Future[Reply]) -> None:
+    def watch(self, call_id: str, future: CallFuture) -> None:
         """Note the call's end when it comes."""
-        future.add_done_callback(lambda done: self.end(call_id, done))
+        future.add_done_callback(lambda _: self.end(call_id, future.reply))
 
-    def end(self, call_id: str, done: Future[Reply]) -> None:
-        """Note a call's end."""
-        error = done.exception()
-        ended = Ended(time.monotonic(), None if error else done.result(), error)
+    def end(self, call_id: str, reply: Callable[[], Reply]) -> None:
+        """Note a call's end: its reply, or what is raised instead."""
+        try:
+            ended = Ended(time.monotonic(), reply(), None)
+        except Exception as error:  # noqa: BLE001  # whatever its caller is told
+            ended = Ended(time.monotonic(), None, error)
         with self._lock:
             self.ended.setdefault(call_id, []).append(ended)
             self._lock.notify_all()

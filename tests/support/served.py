@@ -25,6 +25,11 @@ def fail(text: str) -> str:
 
 
 @easyremote.function
+def picture(size: int, mask: bytes) -> dict[str, object]:
+    return {"pixels": [bytes(size), mask], "name": "none"}
+
+
+@easyremote.function
 def hold(started: str, gate: str) -> str:
     """Say that it runs, then run until it is killed, unless the gate is open."""
     Path(started).write_text("running")

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import structlog
 
 from easyremote.errors import ModelError
+from easyremote.topics.causes import message_of, name_of
 
 __all__ = ["BaseAIModel"]
 
@@ -106,7 +107,7 @@ class BaseAIModel(ABC):
         for one in inputs:
             try:
                 prepared.append(self.preprocess(one))
-            except Exception as error:  # noqa: BLE001  # one input's failure is that input's alone
+            except BaseException as error:  # noqa: BLE001  # one input's failure is that input's alone
                 prepared.append(error)
         return prepared
 
@@ -131,10 +132,18 @@ class BaseAIModel(ABC):
             if self._loaded:
                 return
             started = perf_counter()
-            self.model = self.load_model()
+            self.model = self._made()
             self._load_s = perf_counter() - started
             self._loaded = True
             log.info("model loaded", model=self.name, version=self.version, seconds=round(self._load_s, 2))
+
+    def _made(self) -> Any:  # Any: as `load_model`
+        try:
+            return self.load_model()
+        except Exception:
+            raise
+        except BaseException as error:  # it would end the worker without a word
+            raise ModelError(f"{self.name}: load_model raised {name_of(error)}: {message_of(error)}") from error
 
     def sample_input(self) -> Any:
         """Return an input for a pass before the first caller's; None, as by default: there is no such pass."""
@@ -164,32 +173,32 @@ class BaseAIModel(ABC):
             If the model cannot read it.
         """
         outcome = self.predict_each([input])[0]
-        if isinstance(outcome, Exception):
+        if isinstance(outcome, BaseException):
             raise outcome
         return outcome
 
     def predict_batch(self, inputs: Sequence[Any]) -> list[dict[str, Any]]:
         """Return as `predict` does for each input, in one forward pass; `{"error": ...}` in place of one that fails."""
         return [
-            {"error": {"type": type(outcome).__name__, "message": str(outcome)}}
-            if isinstance(outcome, Exception)
+            {"error": {"type": name_of(outcome), "message": message_of(outcome)}}
+            if isinstance(outcome, BaseException)
             else outcome
             for outcome in self.predict_each(inputs)
         ]
 
-    def predict_each(self, inputs: Sequence[Any]) -> list[dict[str, Any] | Exception]:
+    def predict_each(self, inputs: Sequence[Any]) -> list[dict[str, Any] | BaseException]:
         """Return as `predict` does for each input, in one forward pass; the exception in place of one that fails."""
         self.ensure_loaded()
         started = perf_counter()
         outcomes: list[Any] = list(self.preprocess_many(inputs))
-        places = [place for place, one in enumerate(outcomes) if not isinstance(one, Exception)]
+        places = [place for place, one in enumerate(outcomes) if not isinstance(one, BaseException)]
         outputs = self.inference([outcomes[place] for place in places]) if places else []
         if len(outputs) != len(places):
             raise ModelError(f"{self.name}: inference gave {len(outputs)} outputs for {len(places)} inputs")
         for place, output in zip(places, outputs, strict=True):
             try:
                 result, confidence = self.postprocess(output)
-            except Exception as error:  # noqa: BLE001  # one input's failure is that input's alone
+            except BaseException as error:  # noqa: BLE001  # one input's failure is that input's alone
                 outcomes[place] = error
             else:
                 outcomes[place] = {"result": result, "model_name": self.name, "confidence": confidence}

@@ -6,14 +6,13 @@ import asyncio
 import queue
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import msgspec
 import pytest
 from easyremote.inference.functions import Function
-from executing import WAIT_S, Bench, Gated, bench
+from executing import WAIT_S, Bench, Gated, bench, event_loop
 
 
 class ByLength(Gated):
@@ -22,17 +21,6 @@ class ByLength(Gated):
 
     def batch_key(self, input: Any) -> int:
         return len(input) // 10
-
-
-@contextmanager
-def event_loop() -> Iterator[asyncio.AbstractEventLoop]:
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, daemon=True)  # a test that fails ends too
-    thread.start()
-    yield loop
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join()
-    loop.close()
 
 
 def test_an_idle_model_takes_a_call_at_once_and_then_all_that_waits_by_priority_and_deadline() -> None:

@@ -25,7 +25,7 @@ class Withdrawals:
         self.ids: list[str] = []
         self._blobs = {} if blobs is None else blobs
 
-    def fetch(self, blob: Blob, what: str) -> str:
+    def fetch(self, _record: Reply, blob: Blob, what: str) -> str:
         try:
             return self._blobs[blob.sha256]
         except KeyError as error:
@@ -144,10 +144,10 @@ def test_a_large_item_whose_fetch_was_given_up_is_found_again_however_the_fetch_
             self.begun = begun
             self.gate = threading.Event()
 
-        def fetch(self, blob: Blob, what: str) -> str:
+        def fetch(self, _record: Reply, blob: Blob, what: str) -> str:
             self.begun()
             assert self.gate.wait(WAIT_S)
-            return super().fetch(blob, what)
+            return super().fetch(_record, blob, what)
 
     async def read() -> Any:
         async def send(received: AsyncItems) -> str:

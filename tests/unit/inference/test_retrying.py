@@ -4,8 +4,9 @@ import pytest
 from easyremote.errors import InvalidArguments, NoNodeAvailable
 from easyremote.inference.functions import Function
 from easyremote.inference.jobs import Job
-from easyremote.inference.retrying import FailedCalls, is_retriable, next_delay_ms
+from easyremote.inference.retrying import FailedCalls, next_delay_ms
 from easyremote.settings import Settings
+from easyremote.topics.causes import is_retriable
 from easyremote.topics.wire import Origin, parse_call
 
 ORIGIN = Origin("inference.general", 3, 17, 1_000)
