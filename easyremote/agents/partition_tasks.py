@@ -299,21 +299,25 @@ class PartitionTasks(Generic[T]):
         outputs: list[Output] = []
         offsets: dict[tuple[str, int], int] = {}
         changelog = self._names.changelog
+        read: dict[tuple[str, int], int] = {}
         for number, held in self._held.items():
-            offsets |= {(topic, number): offset for topic, offset in held.next_offsets.items()}
+            read |= {(topic, number): offset for topic, offset in held.next_offsets.items()}
             # What has changed joins the outputs first, so that a commit that fails can be tried again whole.
             held.outputs += [Output(changelog, key, value, number) for key, value in held.task.changes()]
             held.outputs = [self._fitting(one, number, held) for one in held.outputs]
             outputs += held.outputs
+            if held.outputs or held.next_offsets:
+                # Also where nothing was read: a transaction without offsets is open to who is no member any more.
+                offsets |= {(topic, number): offset for topic, offset in held.positions.items()}
         positions = [
             Output(changelog, _position(self._names.topics.index(topic)), b"%d" % offset, number)
-            for (topic, number), offset in offsets.items()
+            for (topic, number), offset in read.items()
         ]
         if not outputs and not positions:
             return
         self._delivery.commit(outputs, positions, offsets, group)
         if not self._delivery.commits_offsets:
-            source.commit({number: Place(at) for (topic, number), at in offsets.items() if topic == source.topic})
+            source.commit({number: Place(at) for (topic, number), at in read.items() if topic == source.topic})
         for held in self._held.values():
             held.outputs, held.next_offsets = [], {}
             held.rest()

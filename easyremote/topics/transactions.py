@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ log = structlog.get_logger(__name__)
 _CALL_S = 10.0
 """Most time of one call to the broker; the transaction itself is given up by the broker after as long."""
 _RETRY_S = 0.1
+_TOKEN_BYTES = 9
 
 
 class MembershipChanged(TopicError):
@@ -87,7 +89,8 @@ class Transactions:
         outputs, positions : sequence of Output
             The records.
         offsets : mapping of (str, int) to int
-            Next offset to read of each topic's partition that was worked on.
+            Next offset to read of each topic's partition that the records come from, also where it is the same as
+            before: without one the broker asks no member of the group whether it still is one.
         group : object
             What a `Tick` or a `Revoked` of the source brought.
 
@@ -100,13 +103,18 @@ class Transactions:
             If no broker answers for 30 s.
         """
         deadline = monotonic_s() + GIVE_UP_S
+        # Offsets alone do not tell: what silence leads to is committed with those that were committed before.
+        token = secrets.token_urlsafe(_TOKEN_BYTES)
+        places = [TopicPartition(topic, number, offset, token) for (topic, number), offset in offsets.items()]
+        is_tried = False
         while True:
             try:
                 if self._producer is None:
                     self.open()
-                    if self._is_committed(offsets):
+                    if is_tried and self._is_committed(places):
                         return
-                self._try([*outputs, *positions], offsets, group)
+                is_tried = True
+                self._try([*outputs, *positions], places, group)
             except KafkaException as error:
                 self._recover(error.args[0], deadline)
             else:
@@ -116,13 +124,12 @@ class Transactions:
         """Let the producer go; nothing is pending between two commits."""
         self._producer = None
 
-    def _try(self, outputs: Sequence[Output], offsets: Offsets, group: Any) -> None:
+    def _try(self, outputs: Sequence[Output], places: list[TopicPartition], group: Any) -> None:
         producer = self._producer
         assert producer is not None
         producer.begin_transaction()
         for output in outputs:
             produce(producer, output)
-        places = [TopicPartition(topic, number, offset) for (topic, number), offset in offsets.items()]
         producer.send_offsets_to_transaction(places, group, _CALL_S)
         producer.commit_transaction(_CALL_S)
 
@@ -146,9 +153,12 @@ class Transactions:
         log.warning("a transaction failed; trying again", error=str(error))
         time.sleep(_RETRY_S)
 
-    def _is_committed(self, offsets: Offsets) -> bool:
-        stand = committed_offsets(self._settings, self._group, list(offsets))
-        return bool(offsets) and all(stand.get(place) == offset for place, offset in offsets.items())
+    def _is_committed(self, places: Sequence[TopicPartition]) -> bool:
+        if not places:
+            return False
+        stand = _committed(self._settings, self._group, [(place.topic, place.partition) for place in places])
+        told = {(one.topic, one.partition): (one.offset, one.metadata) for one in stand}
+        return all(told.get((one.topic, one.partition)) == (one.offset, one.metadata) for one in places)
 
 
 def committed_offsets(settings: Settings, group: str, places: Sequence[tuple[str, int]]) -> dict[tuple[str, int], int]:
@@ -159,6 +169,12 @@ def committed_offsets(settings: Settings, group: str, places: Sequence[tuple[str
     BrokerUnavailable
         If no broker answers, or a transaction stays open, for 30 s.
     """
+    if not places:
+        return {}
+    return {(one.topic, one.partition): one.offset for one in _committed(settings, group, places)}
+
+
+def _committed(settings: Settings, group: str, places: Sequence[tuple[str, int]]) -> list[TopicPartition]:
     client = AdminClient(confluent_config(settings))
     wanted = ConsumerGroupTopicPartitions(group, [TopicPartition(*place) for place in places])
     deadline = monotonic_s() + GIVE_UP_S
@@ -172,9 +188,9 @@ def committed_offsets(settings: Settings, group: str, places: Sequence[tuple[str
         except KafkaException as failure:
             error = failure.args[0]
             if error.code() == KafkaError.GROUP_ID_NOT_FOUND:
-                return {}
+                return []
         if error is None:
-            return {(one.topic, one.partition): one.offset for one in found if one.offset >= 0}
+            return [one for one in found if one.offset >= 0]
         if monotonic_s() > deadline:
             raise BrokerUnavailable(f"where group {group} stands cannot be read: {error}")
         log.info("waiting to know where the group stands", group=group, error=str(error))

@@ -54,8 +54,9 @@ class Slots:
         if count > len(self._unused):
             self._grow(count)
         empty = [aggregate.empty(count) for aggregate in self._aggregates]
-        slots = np.array(self._unused[-count:], np.int64)
-        del self._unused[-count:]
+        begin = len(self._unused) - count  # not [-count:], which is all of them for none
+        slots = np.array(self._unused[begin:], np.int64)
+        del self._unused[begin:]
         self.rows["series"][slots], self.rows["start"][slots], self.rows["end"][slots] = series, start, end
         for states, nothing in zip(self.states, empty, strict=True):
             states[slots] = nothing
@@ -120,6 +121,8 @@ class Slots:
 
     def restore(self, series: int, packed: Sequence[tuple[int, int, list[bytes]]]) -> Ints:
         """Open a series' windows as `pack` gave them; return their slots."""
+        if not packed:
+            return np.zeros(0, np.int64)
         start, end = (np.array([one[place] for one in packed], np.int64) for place in (0, 1))
         slots = self.take(np.full(len(packed), series, np.int64), start, end)
         for number, aggregate in enumerate(self._aggregates):

@@ -5,16 +5,18 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from easyremote.settings import Settings
 from easyremote.topics import changelog
 from easyremote.topics.admin import TopicAdmin
 from easyremote.topics.catalog import STREAMS_CHANGELOG, declarations
 from easyremote.topics.changelog import Copy, Standby, catch_up, read_latest
-from easyremote.topics.transactions import committed_offsets
+from easyremote.topics.deliveries import Output
+from easyremote.topics.transactions import Transactions, committed_offsets
 from workers import producer_to
 
 pytestmark = pytest.mark.broker
@@ -125,6 +127,33 @@ def test_offsets_that_a_transaction_has_not_decided_on_are_waited_for(settings: 
                 assert asking.result(30) == {(topic, 0): 5}
     finally:
         member.close()
+
+
+def test_a_commit_whose_answer_was_lost_is_known_by_more_than_its_offsets(
+    settings: Settings, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What silence leads to is committed with the offsets that were committed before.
+    group = settings.namespace + "group"
+    member = Consumer({"bootstrap.servers": settings.bootstrap_servers(), "group.id": group})
+    delivery = Transactions(settings, topic, group)
+    attempts: list[bool] = []
+
+    def lose_the_answer(*given: Any) -> None:
+        Transactions._try(delivery, *given)
+        attempts.append(True)
+        if len(attempts) == 2:
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT))  # librdkafka's own codes begin so
+
+    monkeypatch.setattr(delivery, "_try", lose_the_answer)
+    try:
+        for number in range(3):
+            record = Output(topic, b"%d" % number, b"1", 0)
+            delivery.commit([record], [], {(topic, 0): 5}, member.consumer_group_metadata())
+    finally:
+        member.close()
+    assert len(attempts) == 3
+    assert read_latest(settings, topic, [0])[0] == {b"0": b"1", b"1": b"1", b"2": b"1"}
+    assert committed_offsets(settings, group, [(topic, 0)]) == {(topic, 0): 5}
 
 
 def test_a_changelog_that_was_made_anew_is_not_taken_for_the_old_one(settings: Settings, topic: str) -> None:

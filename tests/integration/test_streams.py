@@ -102,6 +102,27 @@ def test_a_jump_of_a_series_is_an_alert_that_names_its_record(settings: Settings
 
 
 @pytest.mark.faults
+def test_a_worker_started_again_closes_what_was_open_after_silence(settings: Settings) -> None:
+    TopicAdmin(settings).ensure(declarations())
+    patient, worker = {"EASYREMOTE_ROLES": "streams", "EASYREMOTE_IDLE_S": "3600"}, None
+    try:
+        worker = start_worker(settings, **patient)
+        with tail(settings, "streams.changelog") as state:
+            _produce(settings, [_reading("pump", 1.5, BASE)])
+            state.wait_for(lambda messages: any(one.key() == b'["pump","flow"]' for one in messages), 60)
+        kill(worker)
+        # Its first transaction is of what silence has closed: nothing is read.
+        worker = start_worker(settings, **patient | {"EASYREMOTE_IDLE_S": "1"})
+        with tail(settings, "aggregates") as aggregates:
+            (one,) = _values(aggregates.wait_for(lambda messages: len(messages) == 1, 60))
+        assert (one["device_id"], one["sum"], one["final"]) == ("pump", 1.5, True)
+        stop(worker)
+    finally:
+        if worker is not None:
+            kill(worker)
+
+
+@pytest.mark.faults
 def test_each_window_and_alert_comes_once_though_workers_are_killed(settings: Settings) -> None:
     TopicAdmin(settings).ensure(declarations())
     chance = random.Random(11)

@@ -47,6 +47,18 @@ def test_time_is_advanced_without_a_sleep_and_silence_closes() -> None:
     assert driver.now_ms == 130_000
 
 
+def test_a_pipeline_whose_keys_have_no_open_window_is_restored_after_thirty_seconds_of_silence() -> None:
+    driver = PipelineDriver(_takings(), now_ms=100_000)
+    driver.feed(_order(99_000))
+    driver.advance("30s")
+    assert len(driver.results()) == 1
+    later = PipelineDriver(_takings(), snapshot=driver.snapshot())
+    later.feed(_order(99_500), _order(120_000))
+    assert [one["lateness"]["reason"] for one in later.late()] == ["late"]
+    later.advance("30s")
+    assert [one["window_start"] for one in later.results()] == [120_000]
+
+
 def test_a_clock_that_is_given_refuses_what_is_ahead_of_it() -> None:
     driver = PipelineDriver(_takings(), now_ms=100_000)
     driver.feed(_order(100_000 + 5 * 60_000 + 1))

@@ -1,13 +1,18 @@
-"""What a partition has worked on is not worked on again."""
+"""What a partition has worked on is not worked on again, and what silence leads to is committed like the rest."""
 
 from __future__ import annotations
 
-from typing import cast
+from collections.abc import Sequence
+from typing import Any, cast
 
 import pytest
-from easyremote.agents.partition_tasks import Task, _Partition
+from easyremote.agents import partition_tasks
+from easyremote.agents.partition_tasks import Names, PartitionTasks, Task, _Partition
 from easyremote.errors import TopicError
-from easyremote.topics.events import Batch
+from easyremote.settings import Settings
+from easyremote.topics.deliveries import Offsets, Output
+from easyremote.topics.events import Batch, SourceEvent, Tick
+from easyremote.topics.source import BatchSource
 
 
 def test_a_batch_that_begins_with_what_is_counted_ends_the_worker() -> None:
@@ -17,3 +22,52 @@ def test_a_batch_that_begins_with_what_is_counted_ends_the_worker() -> None:
     partition.advance(Batch("orders", 0, 10, 12, None))  # a transaction's marker takes an offset
     with pytest.raises(TopicError, match=r"orders\[0\] went on at offset 11, and everything before 12 is counted"):
         partition.advance(Batch("orders", 0, 11, 15, None))
+
+
+class _Silence:
+    """A task that tells something when time passes."""
+
+    resting = None
+
+    def step(self, _batch: Batch[None], _now_ms: int) -> list[Output]:
+        return []
+
+    def tick(self, _now_ms: int) -> list[Output]:
+        return [Output("sums", b"a", b"1")]
+
+    def changes(self) -> list[tuple[bytes, bytes | None]]:
+        return []
+
+    def restore(self, _key: bytes, _content: bytes) -> None: ...
+
+
+class _Deliveries:
+    commits_offsets = True
+
+    def __init__(self) -> None:
+        self.committed: list[tuple[int, int, Offsets]] = []
+
+    def commit(self, outputs: Sequence[Output], positions: Sequence[Output], offsets: Offsets, _group: Any) -> None:
+        self.committed.append((len(outputs), len(positions), offsets))
+
+    def close(self) -> None: ...
+
+
+def _fail(error: Exception) -> None:
+    raise error
+
+
+def test_what_silence_leads_to_is_committed_with_where_its_partition_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    delivery = _Deliveries()
+    monkeypatch.setattr(partition_tasks, "_delivery", lambda *_: delivery)
+    names = Names("group", ("orders",), "changelog", "streams")
+    tasks: PartitionTasks[None] = PartitionTasks(Settings(kafka="none:1"), names, lambda _partition: _Silence(), _fail)
+    source = cast("BatchSource[None]", None)
+    try:
+        tasks._held[0] = _Partition(_Silence(), positions={"orders": 7})
+        events: list[SourceEvent[None]] = [Tick(None), Batch("orders", 0, 7, 9, None), Tick(None)]
+        for event in events:
+            tasks._deal_with(event, source)
+    finally:
+        tasks.close()
+    assert delivery.committed == [(1, 0, {("orders", 0): 7}), (1, 1, {("orders", 0): 9})]

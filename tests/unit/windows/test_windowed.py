@@ -308,6 +308,20 @@ def test_silence_closes_windows_but_not_that_of_a_worker_that_did_not_run() -> N
 
 
 @pytest.mark.parametrize("windows", WINDOWS.values(), ids=WINDOWS)
+def test_a_key_of_which_silence_has_closed_everything_is_restored_and_goes_on(windows: Assigner) -> None:
+    kept: dict[bytes, bytes] = {}
+    kernel = _kernel(windows)
+    kernel.step(_columns([("a", 1, NOW - 6_000), ("b", 1, NOW - 6_000)]), NOW)
+    kernel = _reborn(kernel, kept, lambda: _kernel(windows))
+    kernel.close_idle(NOW + 30_000)
+    later = _reborn(kernel, kept, lambda: _kernel(windows), NOW + 30_000)
+    assert len(kept) == 2
+    rows = [("a", 2, NOW + place) for place in range(6)]
+    assert later.step(_columns(rows, 2), NOW + 30_000).late == []
+    assert {one.key for one in later.close_idle(NOW + 60_000)} == {("a",)}
+
+
+@pytest.mark.parametrize("windows", WINDOWS.values(), ids=WINDOWS)
 def test_keys_that_come_once_are_closed_by_the_time_of_the_others_and_forgotten(windows: Assigner) -> None:
     kernel = _kernel(windows, watermark="partition")
     kept: set[bytes] = set()
