@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import queue
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
@@ -20,6 +20,7 @@ from easyremote.topics.doneset import Place
 from easyremote.topics.events import Assigned, Batch, Revoked, SourceEvent, Tick
 from easyremote.topics.limits import Unreadable, attempt, shortened
 from easyremote.topics.odd_records import LARGEST_VALUE_BYTES, fitting
+from easyremote.topics.progress import Heard
 from easyremote.topics.records import RecordRef
 from easyremote.topics.source import BatchSource
 from easyremote.topics.tally import tally
@@ -42,6 +43,9 @@ _POSITION = b"position"
 """Key in the changelog of the next offset to read of the first topic; the tasks' own keys differ from it."""
 
 
+_NOTHING_HEARD = Heard(0, 0)
+
+
 class Task(Protocol[T]):
     """The work on one partition: pure but for the records that it returns."""
 
@@ -49,8 +53,8 @@ class Task(Protocol[T]):
         """Take a batch in; return what it leads to."""
         ...
 
-    def tick(self, now_ms: int) -> list[Output]:
-        """Return what the wall clock leads to."""
+    def tick(self, now_ms: int, heard: Mapping[str, Heard] | None = None) -> list[Output]:
+        """Return what silence leads to; `heard` is how long each topic was listened to."""
         ...
 
     def changes(self) -> list[tuple[bytes, bytes | None]]:
@@ -274,8 +278,9 @@ class PartitionTasks(Generic[T]):
 
     def _tick(self, tick: Tick, source: BatchSource[T]) -> None:
         now = now_ms()
-        for held in self._held.values():
-            held.outputs += held.task.tick(now)
+        for number, held in self._held.items():
+            heard = {topic: tick.heard.get((topic, number), _NOTHING_HEARD) for topic in self._names.topics}
+            held.outputs += held.task.tick(now, heard)
         try:
             self._commit(tick.group, source)
         except MembershipChanged as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 from typing import TYPE_CHECKING
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from confluent_kafka import Message
 
     from easyremote.settings import Settings
+    from easyremote.topics.progress import Heard
     from easyremote.windows.zscore import Anomalies
 
 __all__ = ["Arrived", "ReadingsTask", "decode_readings", "readings_streams"]
@@ -112,9 +113,9 @@ class ReadingsTask:
             outputs.append(dead_letter(self._dead, arrived.messages[place], error, self._node_id))
         return outputs
 
-    def tick(self, now_ms: int) -> list[Output]:
-        """Close the windows of series that are silent."""
-        return self._aggregates_of(self._kernel.close_idle(now_ms))
+    def tick(self, now_ms: int, heard: Mapping[str, Heard] | None = None) -> list[Output]:
+        """Close the windows of series that are silent; `heard` is how long was listened, unset: until now."""
+        return self._aggregates_of(self._kernel.close_idle(now_ms, None if heard is None else heard[self._readings]))
 
     def changes(self) -> list[tuple[bytes, bytes | None]]:
         """Return what has changed, for the changelog."""

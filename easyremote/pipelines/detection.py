@@ -13,6 +13,7 @@ from easyremote.topics.records import RecordRef
 from easyremote.topics.wire import uuid7
 from easyremote.windows import Rows
 from easyremote.windows.detectors import Alerted, AlertRule, Detecting, Detector
+from easyremote.windows.watermarks import Heard
 
 __all__ = ["Detection"]
 
@@ -62,7 +63,7 @@ class _DetectionKernel:
         effects = self._detecting.step(rows, now_ms)
         return Told(self._records(effects.alerts), effects.late, effects.failed)
 
-    def close_idle(self, now_ms: int) -> Told:
+    def close_idle(self, now_ms: int, heard: Sequence[Heard] | None = None) -> Told:
         self._detecting.forget(now_ms)
         return Told([])
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any, NamedTuple, Protocol
@@ -16,6 +16,7 @@ from easyremote.windows.assigners import Assigner
 from easyremote.windows.guarding import Failed, FailedWindow, Raised, calling
 from easyremote.windows.joining import JOINED
 from easyremote.windows.resting import Resting
+from easyremote.windows.watermarks import Heard
 from easyremote.windows.windowed import Emission, Windowed
 
 __all__ = ["Joining", "LostWindow", "Origin", "Passing", "Result", "Stage", "StageKernel", "Told", "Windowing"]
@@ -69,8 +70,8 @@ class StageKernel(Protocol):
         """Take rows of one of the sources in."""
         ...
 
-    def close_idle(self, now_ms: int) -> Told:
-        """Return what the silence by the wall clock leads to."""
+    def close_idle(self, now_ms: int, heard: Sequence[Heard] | None = None) -> Told:
+        """Return what silence leads to; `heard` is how long each source was listened to, unset: until now."""
         ...
 
     def changes(self) -> Changes:
@@ -133,7 +134,7 @@ class _PassingKernel:
         pairs = enumerate(zip(rows.keys, records, strict=True))
         return Told([Result(key, record, place) for place, (key, record) in pairs])
 
-    def close_idle(self, now_ms: int) -> Told:
+    def close_idle(self, now_ms: int, heard: Sequence[Heard] | None = None) -> Told:
         return Told([])
 
     def changes(self) -> Changes:
@@ -202,8 +203,8 @@ class _WindowingKernel:
         results, lost = self._records(effects.results)
         return Told(results, effects.late, effects.failed, lost)
 
-    def close_idle(self, now_ms: int) -> Told:
-        results, lost = self._records(self._windowed.close_idle(now_ms))
+    def close_idle(self, now_ms: int, heard: Sequence[Heard] | None = None) -> Told:
+        results, lost = self._records(self._windowed.close_idle(now_ms, None if heard is None else heard[0]))
         return Told(results, windows=lost)
 
     def changes(self) -> Changes:
@@ -283,8 +284,8 @@ class _JoiningKernel:
         effects = self._join.step(side, rows, now_ms)
         return Told(self._records(effects.results), effects.late)
 
-    def close_idle(self, now_ms: int) -> Told:
-        return Told(self._records(self._join.close_idle(now_ms)))
+    def close_idle(self, now_ms: int, heard: Sequence[Heard] | None = None) -> Told:
+        return Told(self._records(self._join.close_idle(now_ms, heard)))
 
     def changes(self) -> Changes:
         return self._join.changes()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -17,6 +17,8 @@ from easyremote.windows.guarding import Failed
 
 if TYPE_CHECKING:
     from confluent_kafka import Message
+
+    from easyremote.windows.watermarks import Heard
 
 
 __all__ = ["PipelineTask"]
@@ -79,9 +81,9 @@ class PipelineTask:
         outputs += [self._dead_letter(side, content.messages, one) for one in content.failed]
         return outputs
 
-    def tick(self, now_ms: int) -> list[Output]:
-        """Close the windows of what is silent."""
-        told = self._kernel.close_idle(now_ms)
+    def tick(self, now_ms: int, heard: Mapping[str, Heard] | None = None) -> list[Output]:
+        """Close the windows of what is silent; `heard` is how long each topic was listened to, unset: until now."""
+        told = self._kernel.close_idle(now_ms, None if heard is None else [heard[topic] for topic in self._sides])
         return [*self._told(told.results, []), *self._lost(told)]
 
     def changes(self) -> list[tuple[bytes, bytes | None]]:

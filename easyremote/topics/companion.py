@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from easyremote.settings import Settings
     from easyremote.topics.profiles import Profile
+    from easyremote.topics.progress import Progress
 
 __all__ = ["Companion"]
 
@@ -64,12 +65,18 @@ class Companion(Generic[T]):
         self._brokers = KnownBrokers()
         self._consumer = Consumer(self._config | self._brokers.client)
 
-    def give(self, partitions: Sequence[int], starts: Mapping[tuple[str, int], int]) -> None:
-        """Read partitions from here on; from their beginning where no start is told."""
+    @property
+    def topics(self) -> list[str]:
+        """What is read."""
+        return list(self._decode)
+
+    def give(self, partitions: Sequence[int], starts: Mapping[tuple[str, int], int]) -> dict[tuple[str, int], int]:
+        """Read partitions from here on; return where each begins: at its beginning where no start is told."""
         places = [(topic, number) for topic in self._decode for number in partitions]
         given = {place: starts.get(place, OFFSET_BEGINNING) for place in places}
         self._starts |= given
         self._consumer.incremental_assign([TopicPartition(*place, start) for place, start in given.items()])
+        return given
 
     def take(self, partitions: Sequence[int]) -> None:
         """Read partitions no more."""
@@ -79,8 +86,8 @@ class Companion(Generic[T]):
         if held:
             self._consumer.incremental_unassign([TopicPartition(*place) for place in held])
 
-    def read(self) -> Iterator[Batch[T]]:
-        """Return what there is, without waiting.
+    def read(self, progress: Progress | None = None) -> Iterator[Batch[T]]:
+        """Return what there is, without waiting; note in `progress`, if given, which ends were reached.
 
         Raises
         ------
@@ -90,31 +97,41 @@ class Companion(Generic[T]):
         if not self._starts:
             return
         if self._brokers.are_forgotten:
-            self._begin_anew()
+            self.begin_anew("this client has forgotten every broker; another one reads on")
         groups: dict[tuple[str, int], list[Message]] = {}
-        for message in self._consumer.consume(self._profile.max_records, 0):
-            error = message.error()
+        messages = self._consumer.consume(self._profile.max_records, 0)
+        if progress is not None and len(messages) < self._profile.max_records:
+            progress.drained(self._decode)
+        for message in messages:
+            error, place = message.error(), (message.topic() or "", message.partition() or 0)
             if error is not None:
-                self._on_error(error)
-            elif (place := (message.topic() or "", message.partition() or 0)) in self._starts:
+                if self._is_end(error) and progress is not None:
+                    # Before what stands before it: who is told of the end is told after that.
+                    progress.read(*place, message.offset() or 0)
+            elif place in self._starts:
                 groups.setdefault(place, []).append(message)
-        for (topic, number), messages in groups.items():
-            first, last = messages[0].offset() or 0, messages[-1].offset() or 0
-            yield Batch(topic, number, first, last + 1, self._decode[topic](number, messages))
+        for (topic, number), records in groups.items():
+            first, last = records[0].offset() or 0, records[-1].offset() or 0
+            yield Batch(topic, number, first, last + 1, self._decode[topic](number, records))
 
     def close(self) -> None:
         """Let the client go."""
         self._consumer.close()
 
-    def _begin_anew(self) -> None:
-        log.warning("this client has forgotten every broker; another one reads on", topics=list(self._decode))
+    def begin_anew(self, why: str) -> None:
+        """Let another client read on in this one's place."""
+        log.warning(why, topics=list(self._decode))
         former, self._brokers = self._consumer, KnownBrokers()
         self._consumer = Consumer(self._config | self._brokers.client)
         hand_over(former, self._consumer, [TopicPartition(*place, start) for place, start in self._starts.items()])
 
-    def _on_error(self, error: KafkaError) -> None:
+    def _is_end(self, error: KafkaError) -> bool:
+        """Deal with what is no record; say whether it is the end of its partition."""
+        if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001  # librdkafka's own codes begin so
+            return True
         if error.fatal():
             raise KafkaException(error)
         if error.code() in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.TOPIC_AUTHORIZATION_FAILED):
             raise TopicError(f"a topic of {', '.join(self._decode)} cannot be read: {error}")
         log.warning("the broker cannot be read just now; trying on", topics=list(self._decode), error=str(error))
+        return False

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from msgspec import Struct
+
+from easyremote.topics.progress import Heard
 
 __all__ = ["Assigned", "Batch", "Revoked", "SourceEvent", "Tick", "to_loop"]
 
@@ -47,6 +49,8 @@ class Tick:
     """Time has passed: commit what is pending; `group` ties a transaction to this member of the group."""
 
     group: Any  # Any: opaque to everyone but the client
+    heard: Mapping[tuple[str, int], Heard] = field(default_factory=dict)
+    """How long each topic's partition has been listened to, as of the events before this one."""
 
 
 SourceEvent = Batch[T] | Assigned | Revoked | Tick

@@ -45,6 +45,7 @@ STREAMS = Profile(
         "fetch.queue.backoff.ms": 5,
         "queued.min.messages": 100_000,
         "isolation.level": "read_committed",
+        "enable.partition.eof": True,
         "auto.offset.reset": "earliest",
     },
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -25,6 +25,7 @@ from easyremote.topics.doneset import Place
 from easyremote.topics.events import Assigned, Batch, Revoked, SourceEvent, Tick
 from easyremote.topics.holdings import Holdings
 from easyremote.topics.known_brokers import KnownBrokers
+from easyremote.topics.listening import Listening
 from easyremote.topics.retry import AWAY, JUST_MADE, Backoff, ask, passes
 from easyremote.topics.tenure import Tenure
 
@@ -137,8 +138,12 @@ class BatchSource(Service, Generic[T]):
         self._to_commit: dict[int, Place] = {}
         self._joined = asyncio.Event()
         self._held = Holdings()
-        self._lost = 0
-        """How often the group has gone on without this member."""
+        self._begun: set[int] = set()
+        """Partitions of which something has come."""
+        self._paused: set[int] = set()
+        self._kept: list[Message] = []
+        """What came of partitions that were given to this member while there was no room."""
+        self._listening = Listening(settings) if profile.tick_s else None
         self._config = (
             confluent_config(settings)
             | {
@@ -224,8 +229,8 @@ class BatchSource(Service, Generic[T]):
             [self.topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
         )
 
-    def _begin_anew(self) -> None:
-        log.warning("this client has forgotten every broker; another one joins in its place", topic=self.topic)
+    def _begin_anew(self, why: str) -> None:
+        log.warning(why, topic=self.topic)
         # The group learns by its session's end that the old one is gone: it can tell nobody.
         self._replace_client()
         self._subscribe()
@@ -234,7 +239,7 @@ class BatchSource(Service, Generic[T]):
         self._commit_noted(wait=False)
         held = tuple(self._held)
         self._let_go(held)
-        self._lost += 1
+        self._paused.clear()  # of this client
         if held:
             self._emit(Revoked(held, lost=True))
         try:
@@ -250,35 +255,63 @@ class BatchSource(Service, Generic[T]):
         fresh = False
         while not self._stopping.is_set():
             if self._brokers.are_forgotten:
-                self._begin_anew()
+                self._begin_anew("this client has forgotten every broker; another one joins in its place")
             now = monotonic_s()
             if now - committed >= _COMMIT_S:
                 self._commit_noted(wait=False)
                 committed = now
-            if profile.tick_s and now - ticked >= (profile.tick_s if fresh else _IDLE_TICK_S):
-                if self._held:
-                    self._put(Tick(self._consumer.consumer_group_metadata()))
-                ticked, fresh = now, False
+            if self._listening is not None:
+                self._look_after(self._listening, now)
+                if now - ticked >= (profile.tick_s if fresh else _IDLE_TICK_S):
+                    if self._held:
+                        self._put_tick(self._listening)
+                    ticked, fresh = now, False
+            if self._read():
+                fresh = True
+
+    def _read(self) -> bool:
+        """Hand on what there is; say whether that was anything."""
+        messages, self._kept = self._kept, []
+        if not messages:
             first = self._consumer.poll(_COMMIT_S if self._beside is None else _BESIDE_POLL_S)
             messages = [] if first is None else [first]
-            if not self.tenure.look():
-                messages = self._still_ours(messages)
-            if messages:
-                self._hand_on(messages)
-                fresh = True
-            since = self._held.turn
-            for batch in () if self._beside is None else self._beside.read():
-                self._put_batch(batch, since)
-                fresh = True
+        if not self.tenure.look():
+            messages = self._still_ours(messages)
+        messages = self._records(messages)
+        if messages:
+            self._hand_on(messages)
+        elif self._listening is not None:
+            self._listening.drained((self.topic,))
+        since = self._held.turn
+        is_any = bool(messages)
+        for batch in () if self._beside is None else self._beside.read(self._listening):
+            self._put_batch(batch, since)
+            is_any = True
+        return is_any
+
+    def _look_after(self, listening: Listening, now_s: float) -> None:
+        stalled = set()
+        for stall in listening.look(now_s):
+            log.error("an assigned partition has records and does not move", **stall._asdict())
+            stalled.add(stall.topic)
+        why = "another client reads on in the place of one that does not"
+        if self.topic in stalled:
+            self._begin_anew(why)
+        elif stalled and self._beside is not None:
+            self._beside.begin_anew(why)
 
     def _hand_on(self, messages: list[Message]) -> None:
         since = self._held.turn
         more = self._consumer.consume(self._profile.max_records - 1, self._profile.fill_s)
-        messages = self._records(messages)
+        if len(more) < self._profile.max_records - 1 and self._listening is not None:
+            self._listening.drained((self.topic,))
         if since != self._held.turn:
             messages = [one for one in messages if self._held.held_since(one.partition() or 0, since)]
-            since = self._held.turn
-        for partition, group in self._held.part(messages + self._records(more)).items():
+        more = self._records(more, since)
+        since = self._held.turn
+        parts = self._held.part(messages + more)
+        self._begun.update(parts)
+        for partition, group in parts.items():
             first_offset, last_offset = group[0].offset(), group[-1].offset()
             if first_offset is None or last_offset is None:
                 raise TopicError(f"{self.topic}[{partition}]: a record without an offset")
@@ -301,21 +334,18 @@ class BatchSource(Service, Generic[T]):
 
     def _still_ours(self, messages: list[Message]) -> list[Message]:
         # What a poll gives in which this process was stopped may be another member's by now.
-        lost = self._lost
         while not self._stopping.is_set():
             if self._brokers.are_forgotten:
                 return []  # another one joins in its place, and begins where the group stands
             self._ask_for_tenure(messages)
             if self.tenure.look():
                 break
+            since = self._held.turn
             message = self._consumer.poll(_COMMIT_S)
-            if lost != self._lost:
-                messages, lost = [], self._lost  # what came before is others'; what has just come may be ours anew
-            error = None if message is None else message.error()
-            if error is not None:
-                self._on_error(error)
-            elif message is not None:
-                messages.append(message)
+            # What came before may be others' now, and what has just come ours anew.
+            messages = [one for one in messages if one.error() or self._held.held_since(one.partition() or 0, since)]
+            if message is not None:
+                messages += self._records([message])
         return messages
 
     def _ask_for_tenure(self, messages: Sequence[Message]) -> None:
@@ -337,32 +367,42 @@ class BatchSource(Service, Generic[T]):
         if not any(one.error for one in told or ()):
             self.tenure.confirm()
 
-    def _records(self, messages: list[Message]) -> list[Message]:
-        errors = [error for message in messages if (error := message.error()) is not None]
+    def _records(self, messages: list[Message], since: int | None = None) -> list[Message]:
+        errors = [message for message in messages if message.error() is not None]
         if not errors:
             return messages
-        for error in errors:
-            self._on_error(error)
+        for one in errors:
+            self._on_error(one, self._held.turn if since is None else since)
         return [message for message in messages if message.error() is None]
 
-    def _on_error(self, error: KafkaError) -> None:
+    def _on_error(self, message: Message, since: int) -> None:
+        error, partition = message.error(), message.partition() or 0
+        assert error is not None
+        if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001  # librdkafka's own codes begin so
+            # The end of a partition that was given meanwhile may be the one of before.
+            if self._listening is not None and self._held.held_since(partition, since):
+                self._listening.read(self.topic, partition, message.offset() or 0)
+            return
         if error.fatal():
             raise KafkaException(error)
         if error.code() in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.TOPIC_AUTHORIZATION_FAILED):
             raise TopicError(f"{self.topic} cannot be read: {error}")
         # What is about the connection is told of once, by the client's own lines.
-        if error.code() not in AWAY | {KafkaError._PARTITION_EOF}:  # noqa: SLF001  # librdkafka's own codes begin so
+        if error.code() not in AWAY:
             log.warning("the broker cannot be read just now; trying on", topic=self.topic, error=str(error))
 
-    def _put(self, event: SourceEvent[T]) -> None:
+    def _put_tick(self, listening: Listening) -> None:
         self._take_slot()
-        self._emit(event)
+        # Not before: while this waited partitions may have gone, and the group tells this member by another mark.
+        self._emit(Tick(self._consumer.consumer_group_metadata(), listening.heard()))
 
     def _put_batch(self, batch: Batch[T], since: int) -> None:
         self._take_slot()
         # While this waited its partition may have gone, and come back to be read from another place.
         if self._held.held_since(batch.partition, since):
             self._emit(batch)
+            if self._listening is not None:
+                self._listening.read(batch.topic, batch.partition, batch.next_offset)
         else:
             self.finished()
 
@@ -378,20 +418,34 @@ class BatchSource(Service, Generic[T]):
         return True
 
     def _wait_for_slot(self) -> None:
-        # Polling while paused keeps the membership; records cannot come, so none can be lost here.
-        held = self._consumer.assignment()
-        self._consumer.pause(held)
+        # Polling while paused keeps the membership. A pause right after an assignment can undo it, so that nothing is
+        # ever read (librdkafka's issue 5591): only what has begun is paused.
+        self._pause(self._begun)
         while not self._has_slot(_PAUSED_POLL_S):
             if self._stopping.is_set():
                 return
             message = self._consumer.poll(0)
-            error = None if message is None else message.error()
-            if error is not None:
-                self._on_error(error)
-            elif message is not None and message.partition() in self._held:
-                # It was under way when its partition was given to us; it must be read again in order.
-                self._consumer.seek(TopicPartition(self.topic, message.partition() or 0, message.offset() or 0))
-        self._consumer.resume([held_one for held_one in held if held_one.partition in self._held])
+            if message is None or not self._records([message]):
+                continue
+            partition = message.partition() or 0
+            if partition in self._held:
+                # It was under way when its partition was given to us; nothing must pass it.
+                self._kept.append(message)
+                self._begun.add(partition)
+                self._pause([partition])
+        self._resume(self._paused)
+
+    def _pause(self, partitions: Iterable[int]) -> None:
+        paused = [TopicPartition(self.topic, partition) for partition in partitions]
+        if paused:
+            self._consumer.pause(paused)
+            self._paused.update(one.partition for one in paused)
+
+    def _resume(self, partitions: Iterable[int]) -> None:
+        paused = [TopicPartition(self.topic, partition) for partition in partitions if partition in self._paused]
+        if paused:
+            self._paused.difference_update(one.partition for one in paused)
+            self._consumer.resume(paused)
 
     def _on_assign(self, consumer: Consumer, given: list[TopicPartition]) -> None:
         partitions = tuple(one.partition for one in given)
@@ -404,9 +458,12 @@ class BatchSource(Service, Generic[T]):
         for one in given:
             one.offset = starts.get((self.topic, one.partition), one.offset)
         consumer.incremental_assign(given)
+        begins = {(self.topic, one.partition): one.offset for one in given}
         if self._beside is not None and partitions:
-            self._beside.give(partitions, starts)
+            begins |= self._beside.give(partitions, starts)
         self._held.give(partitions)
+        if self._listening is not None:
+            self._listening.give(begins)
         log.info("partitions assigned", topic=self.topic, partitions=partitions)
         self._emit(Assigned(partitions))
         if self._event_loop is not None:
@@ -429,7 +486,7 @@ class BatchSource(Service, Generic[T]):
     def _on_revoke(self, consumer: Consumer, taken: list[TopicPartition]) -> None:
         partitions = tuple(one.partition for one in taken if one.partition in self._held)
         if not partitions:
-            consumer.incremental_unassign(taken)
+            self._unassign(consumer, taken)
             return  # they were lost before
         log.info("partitions revoked", topic=self.topic, partitions=partitions)
         event = Revoked(partitions, lost=False, group=consumer.consumer_group_metadata())
@@ -439,10 +496,14 @@ class BatchSource(Service, Generic[T]):
             log.warning("handing partitions over with work pending; it will be done again", partitions=partitions)
         self._commit_noted(wait=True)
         self._let_go(partitions)
-        consumer.incremental_unassign(taken)
+        self._unassign(consumer, taken)
 
     def _let_go(self, partitions: tuple[int, ...]) -> None:
         self._held.take(partitions)
+        self._begun.difference_update(partitions)
+        self._kept = [message for message in self._kept if message.partition() not in partitions]
+        if self._listening is not None:
+            self._listening.take(partitions)
         if self._beside is not None:
             self._beside.take(partitions)
 
@@ -450,6 +511,10 @@ class BatchSource(Service, Generic[T]):
         partitions = tuple(one.partition for one in taken)
         log.warning("partitions lost: the group went on without this member", partitions=partitions)
         self._let_go(partitions)
-        self._lost += 1
         self._emit(Revoked(partitions, lost=True))
+        self._unassign(consumer, taken)
+
+    def _unassign(self, consumer: Consumer, taken: list[TopicPartition]) -> None:
+        # What is paused when it goes is still paused when it comes back, and would never be read.
+        self._resume([one.partition for one in taken])
         consumer.incremental_unassign(taken)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -15,7 +16,7 @@ from easyremote.windows.keys import Keys, of_another_form
 from easyremote.windows.resting import NEVER, Resting, earliest
 from easyremote.windows.rows import Key, Late, Rows
 from easyremote.windows.sides import Packed, Side
-from easyremote.windows.watermarks import FUTURE_MS, Watermarks
+from easyremote.windows.watermarks import FUTURE_MS, Heard, Watermarks
 
 __all__ = ["JOINED", "Arrived", "Join", "JoinEffects", "JoinResult"]
 
@@ -123,17 +124,28 @@ class Join(ABC):
             self.resting.wake(max(marks.limit() for marks in self._marks))
         return JoinEffects(results + self._expire(), late)
 
-    def close_idle(self, now_ms: int) -> list[JoinResult]:
-        """Let go what waits for a side that is silent; forget keys silent for a week."""
-        self.resting.wake(self._wakes_at(now_ms))
+    def close_idle(self, now_ms: int, heard: Sequence[Heard] | None = None) -> list[JoinResult]:
+        """Let go what waits for a side that is silent; forget keys silent for a week.
+
+        Parameters
+        ----------
+        now_ms : int
+            The wall clock, ms.
+        heard : sequence of (int, int), optional
+            How long each side was listened to; unset: without a break, until now.
+        """
+        known = (None, None) if heard is None else heard
+        listened_ms = [marks.listened(now_ms, one) for marks, one in zip(self._marks, known, strict=True)]
+        self.resting.wake(self._wakes_at(listened_ms))
         for side in (0, 1):
             waiting, until = self._waits_for(side)
-            silent = self._marks[side].silent(waiting, now_ms) & (until > self._marks[side].limits(waiting))
+            marks = self._marks[side]
+            silent = marks.silent(waiting, listened_ms[side]) & (until > marks.limits(waiting))
             if silent.any():
-                self._marks[side].close_up_to(waiting[silent], until[silent])
+                marks.close_up_to(waiting[silent], until[silent])
                 self._changed.update(waiting[silent].tolist())
         results = self._expire()
-        self._forget(now_ms)
+        self._forget(max(listened_ms))
         return results
 
     def changes(self) -> list[tuple[bytes, bytes | None]]:
@@ -194,10 +206,11 @@ class Join(ABC):
         marks = [one.pack(number) if by_key else b"" for one in self._marks]
         return msgspec.msgpack.encode([_FORMAT, *marks, left, right])
 
-    def _wakes_at(self, now_ms: int) -> int:
+    def _wakes_at(self, listened_ms: Sequence[int]) -> int:
         if self._marks[0].by_key:
-            return now_ms
-        is_silent = any(bool(marks.silent(np.zeros(1, np.int64), now_ms)[0]) for marks in self._marks)
+            return max(listened_ms)
+        pairs = zip(self._marks, listened_ms, strict=True)
+        is_silent = any(bool(marks.silent(np.zeros(1, np.int64), at)[0]) for marks, at in pairs)
         return NEVER - 1 if is_silent else max(marks.limit() for marks in self._marks)
 
     @abstractmethod

@@ -15,6 +15,7 @@ from easyremote.windows.keys import Keys
 from easyremote.windows.readings import Readings
 from easyremote.windows.resting import Resting
 from easyremote.windows.tumbling import WINDOW, OpenWindows, group_by_window
+from easyremote.windows.watermarks import Heard
 from easyremote.windows.zscore import BASELINE, Anomalies, ZScore
 
 __all__ = ["Effects", "Kernel", "Late"]
@@ -80,6 +81,7 @@ class Kernel:
         self._changed: set[int] = set()
         self._gone: list[tuple[Any, ...]] = []
         self._since_ms: int | None = None
+        self._missed_ms = 0
         self.resting = Resting(self._keys, self.restore, self._let_go)
 
     @property
@@ -140,21 +142,32 @@ class Kernel:
                 anomalies = self._detect(self._detector, series, values, order)
         return self._effects(self._due(touched), late, anomalies)
 
-    def close_idle(self, now_ms: int) -> Effects:
-        """Close the windows of series that are silent, and forget series that have been silent for a week."""
+    def close_idle(self, now_ms: int, heard: Heard | None = None) -> Effects:
+        """Close the windows of series that are silent, and forget series that have been silent for a week.
+
+        Parameters
+        ----------
+        now_ms : int
+            The wall clock, ms.
+        heard : tuple of (int, int), optional
+            How long the partition was listened to; unset: without a break, until now.
+        """
         # While no process ran nobody can have heard anything: silence counts from when this one first asked.
         self._since_ms = now_ms if self._since_ms is None else self._since_ms
-        self.resting.wake(now_ms)
+        until_ms, self._missed_ms = heard or (now_ms, self._missed_ms)
+        # This time stands still while readings may stand unread in the log: nobody is silent for that.
+        listened_ms = until_ms - self._missed_ms
+        self.resting.wake(listened_ms)
         holding = np.fromiter(self._open.of_series, np.int64, len(self._open.of_series))
-        heard = np.maximum(self._series["seen_ms"][holding], self._since_ms)
-        silent = holding[now_ms - heard >= self._event_time.idle_ms].tolist()
+        last = np.maximum(self._series["seen_ms"][holding], self._since_ms)
+        silent = holding[listened_ms - last >= self._event_time.idle_ms].tolist()
         due = []
         for number in silent:
             starts = sorted(self._open.of_series[number])
             due += [(number, start) for start in starts]
             self._series["closed_ms"][number] = starts[-1] + self._windows.size_ms
         self._changed.update(silent)
-        self._forget(now_ms)
+        self._forget(listened_ms)
         return self._effects(due, [], None)
 
     def changes(self) -> list[tuple[bytes, bytes | None]]:
@@ -220,7 +233,7 @@ class Kernel:
         running = np.maximum.accumulate((rank << _TIME_BITS) | event_ms) & _TIME_MASK
         running = np.maximum(running, np.repeat(self._series["greatest_ms"][touched], count))
         self._series["greatest_ms"][touched] = running[first + count - 1]
-        self._series["seen_ms"][touched] = now_ms
+        self._series["seen_ms"][touched] = now_ms - self._missed_ms
         closed: npt.NDArray[np.int64] = np.repeat(self._series["closed_ms"][touched], count)
         limit: npt.NDArray[np.int64] = np.maximum(running - self._event_time.lateness_ms, closed)
         return limit

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from easyremote.windows.assigners import EventTime
 
-__all__ = ["FUTURE_MS", "Watermarks"]
+__all__ = ["FUTURE_MS", "Heard", "Watermarks"]
 
 FUTURE_MS = 5 * 60_000
 """A record further ahead of the wall clock is refused: one bad clock must not close windows for ever."""
@@ -21,6 +21,8 @@ _MARK = np.dtype([("greatest_ms", "<i8"), ("closed_ms", "<i8"), ("seen_ms", "<i8
 _FRESH = np.array((_NEVER, _NEVER, 0), _MARK)
 
 Ints = npt.NDArray[np.int64]
+Heard = tuple[int, int]
+"""Until when, by the wall clock, all that was written had been read, 0: never yet; and for how long it had not, ms."""
 
 
 class Watermarks:
@@ -37,6 +39,7 @@ class Watermarks:
         self.by_key = event_time.watermark == "key"
         self._marks = np.full(0 if self.by_key else 1, _FRESH)
         self._since_ms: int | None = None
+        self._missed_ms = 0
 
     def grow(self, series: int) -> None:
         """Make room for so many series."""
@@ -67,7 +70,7 @@ class Watermarks:
         running = np.maximum.accumulate((rank << _TIME_BITS) | event_ms[order]) & _TIME_MASK
         running = np.maximum(running, np.repeat(self._marks["greatest_ms"][owners], count))
         self._marks["greatest_ms"][owners] = running[first + count - 1]
-        self._marks["seen_ms"][owners] = now_ms
+        self._marks["seen_ms"][owners] = now_ms - self._missed_ms
         limits = np.empty(len(order), np.int64)
         limits[order] = np.maximum(
             running - self._event_time.lateness_ms, np.repeat(self._marks["closed_ms"][owners], count)
@@ -101,13 +104,31 @@ class Watermarks:
         """Return the limit that now stands for the partition."""
         return int(self.limits(np.zeros(1, np.int64))[0])
 
-    def silent(self, series: Ints, now_ms: int) -> npt.NDArray[np.bool_]:
+    def listened(self, now_ms: int, heard: Heard | None) -> int:
+        """Note how long has been listened to the log; return the time that silence is judged by, ms.
+
+        It stands still while records may stand unread in the log: nobody is silent for that.
+
+        Parameters
+        ----------
+        now_ms : int
+            The wall clock, ms.
+        heard : tuple of (int, int), optional
+            Unset: without a break, until now.
+        """
+        self._began(now_ms)
+        if heard is None:
+            return now_ms - self._missed_ms
+        until_ms, self._missed_ms = heard
+        return until_ms - self._missed_ms
+
+    def silent(self, series: Ints, listened_ms: int) -> npt.NDArray[np.bool_]:
         """Say of each of some series whether it, or its partition, has been silent for the idle time."""
-        silent: npt.NDArray[np.bool_] = self.silent_at(series, now_ms) <= now_ms
+        silent: npt.NDArray[np.bool_] = self.silent_at(series, listened_ms) <= listened_ms
         return silent
 
     def silent_at(self, series: Ints, now_ms: int) -> Ints:
-        """Return by the wall clock when each of some series will have been silent for the idle time."""
+        """Return when each of some series will have been silent for the idle time, as `listened` counts."""
         # While no process ran nobody can have heard anything: silence counts from when this one began.
         at: Ints = np.maximum(self.seen_ms(series), self._began(now_ms)) + self._event_time.idle_ms
         return at
@@ -126,7 +147,7 @@ class Watermarks:
         """Let the silence of series of which nothing has come yet begin now."""
         owner = np.unique(series) if self.by_key else np.zeros(1, np.int64)
         fresh = owner[self._marks["seen_ms"][owner] == 0]
-        self._marks["seen_ms"][fresh] = now_ms
+        self._marks["seen_ms"][fresh] = now_ms - self._missed_ms
 
     def reset(self, series: int) -> None:
         """Begin anew with a series' number that another key gets."""
@@ -134,7 +155,7 @@ class Watermarks:
             self._marks[series] = _FRESH
 
     def seen_ms(self, series: Ints) -> Ints:
-        """Return by the wall clock when something of each of some series, or of their partition, last came."""
+        """Return when something of each of some series, or of their partition, last came, as `listened` counts."""
         seen: Ints = self._marks["seen_ms"][series if self.by_key else np.zeros(len(series), np.int64)]
         return seen
 

@@ -19,7 +19,7 @@ from easyremote.windows.panes import Panes
 from easyremote.windows.resting import NEVER, Resting
 from easyremote.windows.rows import MISSING, Closed, Key, Late, Rows, WindowResults
 from easyremote.windows.sessions import Sessions
-from easyremote.windows.watermarks import FUTURE_MS, Watermarks
+from easyremote.windows.watermarks import FUTURE_MS, Heard, Watermarks
 
 if TYPE_CHECKING:
     from easyremote.windows.aggregates import Aggregate, Aggregator
@@ -219,16 +219,25 @@ class Windowed:
             self.resting.wake(self._watermarks.limit())
         return WindowedEffects(self._results(), late)
 
-    def close_idle(self, now_ms: int) -> WindowResults:
-        """Close the windows of keys, or of the partition, that are silent; forget keys silent for a week."""
-        self.resting.wake(self._wakes_at(now_ms))
+    def close_idle(self, now_ms: int, heard: Heard | None = None) -> WindowResults:
+        """Close the windows of keys, or of the partition, that are silent; forget keys silent for a week.
+
+        Parameters
+        ----------
+        now_ms : int
+            The wall clock, ms.
+        heard : tuple of (int, int), optional
+            How long the partition was listened to; unset: without a break, until now.
+        """
+        listened_ms = self._watermarks.listened(now_ms, heard)
+        self.resting.wake(self._wakes_at(listened_ms))
         series, ends = self._state.open_ends()
-        silent = self._watermarks.silent(series, now_ms)
+        silent = self._watermarks.silent(series, listened_ms)
         if silent.any():
             self._watermarks.close_up_to(series[silent], ends[silent])
             self._changed.update(series[silent].tolist())
         results = self._closed() if silent.any() else WindowResults()
-        self._forget(now_ms)
+        self._forget(listened_ms)
         return results
 
     def changes(self) -> list[tuple[bytes, bytes | None]]:
@@ -288,10 +297,10 @@ class Windowed:
             kept = held or by_key
             yield number, msgspec.msgpack.encode([_FORMAT, mark, held, told.get(number, [])]) if kept else None
 
-    def _wakes_at(self, now_ms: int) -> int:
+    def _wakes_at(self, listened_ms: int) -> int:
         if self._watermarks.by_key:
-            return now_ms
-        is_silent = bool(self._watermarks.silent(np.zeros(1, np.int64), now_ms)[0])
+            return listened_ms
+        is_silent = bool(self._watermarks.silent(np.zeros(1, np.int64), listened_ms)[0])
         return NEVER - 1 if is_silent else self._watermarks.limit()
 
     def _results(self) -> WindowResults:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import pytest
@@ -12,6 +12,7 @@ from easyremote.errors import TopicError
 from easyremote.settings import Settings
 from easyremote.topics.deliveries import Offsets, Output
 from easyremote.topics.events import Batch, SourceEvent, Tick
+from easyremote.topics.progress import Heard
 from easyremote.topics.source import BatchSource
 
 
@@ -32,7 +33,11 @@ class _Silence:
     def step(self, _batch: Batch[None], _now_ms: int) -> list[Output]:
         return []
 
-    def tick(self, _now_ms: int) -> list[Output]:
+    def __init__(self) -> None:
+        self.heard: list[Mapping[str, Heard] | None] = []
+
+    def tick(self, _now_ms: int, heard: Mapping[str, Heard] | None = None) -> list[Output]:
+        self.heard.append(heard)
         return [Output("sums", b"a", b"1")]
 
     def changes(self) -> list[tuple[bytes, bytes | None]]:
@@ -64,10 +69,13 @@ def test_what_silence_leads_to_is_committed_with_where_its_partition_stands(monk
     tasks: PartitionTasks[None] = PartitionTasks(Settings(kafka="none:1"), names, lambda _partition: _Silence(), _fail)
     source = cast("BatchSource[None]", None)
     try:
-        tasks._held[0] = _Partition(_Silence(), positions={"orders": 7})
-        events: list[SourceEvent[None]] = [Tick(None), Batch("orders", 0, 7, 9, None), Tick(None)]
+        silence = _Silence()
+        tasks._held[0] = _Partition(silence, positions={"orders": 7})
+        heard = {("orders", 0): Heard(5_000, 20), ("orders", 1): Heard(9_000, 0)}
+        events: list[SourceEvent[None]] = [Tick(None), Batch("orders", 0, 7, 9, None), Tick(None, heard)]
         for event in events:
             tasks._deal_with(event, source)
     finally:
         tasks.close()
     assert delivery.committed == [(1, 0, {("orders", 0): 7}), (1, 1, {("orders", 0): 9})]
+    assert silence.heard == [{"orders": Heard(0, 0)}, {"orders": Heard(5_000, 20)}]

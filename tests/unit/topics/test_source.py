@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 from easyremote.settings import Settings
 from easyremote.topics.doneset import Place
-from easyremote.topics.events import Batch, SourceEvent
+from easyremote.topics.events import Batch, Revoked, SourceEvent
 from easyremote.topics.profiles import CALLS
 from easyremote.topics.source import BatchSource
 from scripted import TOPIC, Record, ScriptedConsumer, Step, comes, fails, given, lost, wakes
@@ -20,12 +20,16 @@ class Receiver:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, standing: Callable[[], dict[int, Place]] | None) -> None:
         self.got: list[int] = []
         self.ends: list[int] = []
+        self.lengths: list[int] = []
         self.asked_before: list[int] = []
         self.client = ScriptedConsumer()
         self.client.replace(monkeypatch)
         self._source: BatchSource[Any] = BatchSource(
-            Settings(kafka="none:1"), TOPIC, "nodes", CALLS, lambda *_: None, self._take, standing=standing
+            Settings(kafka="none:1"), TOPIC, "nodes", CALLS, self._decode, self._take, standing=standing
         )
+
+    def _decode(self, _partition: int, messages: Sequence[Any]) -> None:
+        self.lengths.append(len(messages))
 
     def _take(self, event: SourceEvent[None]) -> None:
         if isinstance(event, Batch):
@@ -33,6 +37,8 @@ class Receiver:
             self.ends.append(event.next_offset)
             self.asked_before.append(len(self.client.asked))
             self._source.finished()
+        elif isinstance(event, Revoked):
+            event.done.set()
 
     def waits_while(self, monkeypatch: pytest.MonkeyPatch, meanwhile: Callable[[ScriptedConsumer], None]) -> None:
         """Have no room for the next batch, until something has happened."""
@@ -79,6 +85,23 @@ def test_records_of_a_new_assignment_are_kept_and_those_of_the_one_before_are_no
     assert receiver.after(wakes(Record(7), is_member=False), given_anew_with_a_record, comes_when_it_can) == [9]
     assert receiver.ends == [11]
     assert receiver.client.asked == [{0: Place(7)}, {0: Place(9)}, {0: Place(9)}]
+
+
+def test_what_came_of_a_partition_that_is_handed_over_and_comes_back_while_the_group_is_asked_counts_once(
+    receiver: Receiver,
+) -> None:
+    def goes_and_comes_back(client: ScriptedConsumer) -> Record:
+        client.tell("on_revoke")
+        given(client)
+        client.is_member = False  # the group cannot be asked just now
+        return Record(7)
+
+    def comes_when_it_can(client: ScriptedConsumer) -> Record:
+        client.is_member = True
+        return Record(8)
+
+    assert receiver.after(wakes(Record(7), is_member=False), goes_and_comes_back, comes_when_it_can) == [7]
+    assert receiver.lengths == [2]
 
 
 def test_an_error_that_ends_the_source_is_not_waited_out(receiver: Receiver) -> None:
