@@ -14,6 +14,7 @@ from faust.app.base import BootStrategy
 from faust.types import TopicT
 from mode import Service
 
+from easyremote.agents.arrived import decode_arrived
 from easyremote.agents.devices import DeviceService
 from easyremote.agents.heartbeat import HeartbeatService
 from easyremote.agents.offers import OfferService
@@ -22,7 +23,7 @@ from easyremote.agents.pipelines import ensure_topics, pipeline_agent, run_pipel
 from easyremote.agents.retention import BlobRetention
 from easyremote.agents.retries import Retries, keep_messages
 from easyremote.agents.roles import Agents, Handler
-from easyremote.agents.router import Router, decode_arrived
+from easyremote.agents.router import Router
 from easyremote.agents.streams import decode_readings, readings_streams
 from easyremote.clock import now_ms
 from easyremote.edge import EdgeDevice, SimulatedSensors
@@ -44,13 +45,16 @@ from easyremote.pipelines.decoding import Decoder
 from easyremote.settings import Settings, load_settings, user_data_dir
 from easyremote.topics.admin import TopicAdmin
 from easyremote.topics.catalog import READINGS, REQUESTS, RETRIES, declarations
+from easyremote.topics.certain import CertainProducer
 from easyremote.topics.companion import Companion
 from easyremote.topics.connection import faust_broker_url, faust_credentials
+from easyremote.topics.doneset import Place
 from easyremote.topics.events import SourceEvent, to_loop
 from easyremote.topics.producer import RecordProducer
 from easyremote.topics.profiles import CALLS, STREAMS, Profile
 from easyremote.topics.reply_topics import ReplyTopics
-from easyremote.topics.source import BatchSource
+from easyremote.topics.source import BatchSource, Claim
+from easyremote.topics.tails import Tails
 from easyremote.windows import StreamProcessor
 
 __all__ = ["Worker", "build_app"]
@@ -58,6 +62,7 @@ __all__ = ["Worker", "build_app"]
 log = structlog.get_logger(__name__)
 
 _YOUNG_OBJECTS = 50_000
+_SHARE_OF_SESSION = 2 / 3
 
 
 class Worker(Service):
@@ -80,6 +85,10 @@ class Worker(Service):
         self._answers: AnswerWatch | None = None
         self._producer: RecordProducer | None = None
         self._reply_topics = ReplyTopics(settings, _topics_of(registered_pipelines.values()))
+        self._calls: RecordProducer | None = None
+        """Of the path of calls: it gives a record up before the group gives this process up."""
+        self._tails: Tails | None = None
+        self._certain: list[CertainProducer] = []
         self._heartbeat: HeartbeatService | None = None
         self._streams: list[PartitionTasks[Any]] = []
         self._swapper: Swapper | None = None
@@ -98,6 +107,8 @@ class Worker(Service):
             self._cancellations = await asyncio.to_thread(CancellationWatch, settings)
             await asyncio.to_thread(self._cancellations.wait_caught_up, 10.0)
             await self._start(BlobRetention(settings))
+            self._calls = RecordProducer(settings, delivery_s=settings.group_session_ms / 1000 * _SHARE_OF_SESSION)
+            self._tails = Tails(settings)
         if "inference" in settings.roles or _is_processor(settings):
             await self._start_inference(admin)
         if "router" in settings.roles:
@@ -125,10 +136,17 @@ class Worker(Service):
             await asyncio.to_thread(self._cancellations.close)
         if self._answers is not None:
             await asyncio.to_thread(self._answers.close)
-        if self._producer is not None:
-            left = await asyncio.to_thread(self._producer.close)
+        await asyncio.to_thread(self._close_senders)
+
+    def _close_senders(self) -> None:
+        for certain in self._certain:
+            certain.close()
+        for producer in filter(None, (self._calls, self._producer)):
+            left = producer.close()
             if left:
                 log.warning("records were not acknowledged before the end; their sources will repeat them", left=left)
+        if self._tails is not None:
+            self._tails.close()
 
     async def _start(self, part: Service) -> None:
         self._parts.append(part)
@@ -155,8 +173,17 @@ class Worker(Service):
         await self._start(offer)
         changed = _all(self._heartbeat.changed, offer.changed)
         self._answers = await asyncio.to_thread(AnswerWatch, settings)
+        assert self._calls is not None
+        assert self._tails is not None
         service = NodeService(
-            settings, node, self._producer, changed, self._cancellations, self._answers, self._reply_topics
+            settings,
+            node,
+            self._calls,
+            changed,
+            self._cancellations,
+            self._answers,
+            self._tails,
+            self._reply_topics,
         )
         self._heartbeat.tell_about(node, service)
         self._swapper = Swapper(settings, node, service, changed)
@@ -175,14 +202,36 @@ class Worker(Service):
         assert self._cancellations is not None
         self._nodes = await asyncio.to_thread(NodeWatch, settings)
         await asyncio.to_thread(self._nodes.wait_caught_up, 10.0)
-        router = Router(settings, self._producer, self._nodes, self._fail, self._cancellations, self._reply_topics)
+        assert self._calls is not None
+        assert self._tails is not None
+        certain = CertainProducer(self._calls, self._tails)
+        self._certain.append(certain)
+        router = Router(
+            settings, certain, self._tails, self._nodes, self._fail, self._cancellations, self._reply_topics
+        )
         requests = settings.namespace + REQUESTS
         source = await self._start_source(
-            admin, "router", REQUESTS, CALLS, decode_arrived(requests, settings.namespace), router.handle
+            admin,
+            "router",
+            REQUESTS,
+            CALLS,
+            decode_arrived(requests, settings.namespace),
+            router.handle,
+            claim=router.claim,
+            standing=router.standing,
         )
         for delay_ms, name in RETRIES.items():
-            retries = Retries(settings, self._producer, delay_ms, self._fail)
-            await self._start_source(admin, name, name, CALLS, keep_messages, retries.handle)
+            retries = Retries(settings, certain, self._tails, settings.namespace + name, delay_ms, self._fail)
+            await self._start_source(
+                admin,
+                name,
+                name,
+                CALLS,
+                keep_messages,
+                retries.handle,
+                claim=retries.claim,
+                standing=retries.standing,
+            )
         self.add_future(self._when_joined("router", source))
 
     async def _start_streams(self, admin: TopicAdmin) -> None:
@@ -236,6 +285,8 @@ class Worker(Service):
         handle: Handler,
         prepare: Callable[[tuple[int, ...]], dict[tuple[str, int], int]] = lambda _partitions: {},
         beside: Companion[Any] | None = None,
+        claim: Claim | None = None,
+        standing: Callable[[], dict[int, Place]] | None = None,
     ) -> BatchSource[Any]:
         group = self._group(name)
         await asyncio.to_thread(admin.set_group_session, group)
@@ -251,6 +302,8 @@ class Worker(Service):
             emit,
             prepare=prepare,
             beside=beside,
+            claim=claim,
+            standing=standing,
         )
         self._agents.handle(name, handle, source)
         await self._start(source)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from easyremote.clock import now_ms
@@ -12,24 +13,28 @@ from easyremote.errors import PayloadTooLarge, TopicError
 from easyremote.inference.ledger import Ledger
 from easyremote.topics.catalog import REQUESTS
 from easyremote.topics.events import Assigned, Batch, Revoked, SourceEvent
-from easyremote.topics.letters import Failure
 from easyremote.topics.producer import delivery_error, is_refused
-from easyremote.topics.records import RecordRef
-from easyremote.topics.replying import dead_letter
+from easyremote.topics.refusing import Refusal, Refusals
 from easyremote.topics.source import BatchSource
 from easyremote.topics.tally import tally
-from easyremote.topics.wire import DEADLINE_MS, headers_of
+from easyremote.topics.wire import DEADLINE_MS, SOURCE, Origin, headers_of
 
 if TYPE_CHECKING:
     from confluent_kafka import KafkaError, Message
 
     from easyremote.settings import Settings
-    from easyremote.topics.producer import RecordProducer
+    from easyremote.topics.certain import CertainProducer
+    from easyremote.topics.doneset import Place
+    from easyremote.topics.records import RecordRef
+    from easyremote.topics.tails import Tails
 
 __all__ = ["Retries", "keep_messages"]
 
 _DIGITS = 16
 """Of no time that will ever come, ms since the epoch."""
+_CLOCKS_MS = 5_000
+"""How far the clocks of machines may be apart."""
+_UNSURE_MS = 100
 
 
 def keep_messages(_partition: int, messages: Sequence[Message]) -> list[Message]:
@@ -38,30 +43,56 @@ def keep_messages(_partition: int, messages: Sequence[Message]) -> list[Message]
 
 
 class Retries:
-    """Sends what waits in one delay topic back to `requests`, each record when its delay is over.
+    """Sends what waits in one delay topic back to `requests`, each record when its delay is over, and once.
+
+    What was due when its partition was given to this worker may have been sent back by the one before, so it is looked
+    for first.
 
     Parameters
     ----------
     settings : Settings
         The namespace.
-    producer : RecordProducer
+    producer : CertainProducer
         Sends back.
+    tails : Tails
+        Looks for what was sent back.
+    topic : str
+        Full name of the delay topic.
     delay_ms : int
-        The topic's delay, counted from when the broker took the record, ms.
+        Its delay, counted from when the broker took the record, ms.
     failed : callable
         Told, on any thread, when a record could not be sent back: it stays where it is.
     """
 
-    def __init__(
-        self, settings: Settings, producer: RecordProducer, delay_ms: int, failed: Callable[[Exception], None]
+    def __init__(  # what it reads, what it sends by, and whom it tells
+        self,
+        settings: Settings,
+        producer: CertainProducer,
+        tails: Tails,
+        topic: str,
+        delay_ms: int,
+        failed: Callable[[Exception], None],
     ) -> None:
-        self._namespace, self._node_id = settings.namespace, settings.node_id
         self._requests = settings.namespace + REQUESTS
         self._producer = producer
+        self._tails = tails
+        self._topic = topic
+        self._refusals = Refusals(settings, producer, tails)
         self._delay_ms = delay_ms
         self._failed = failed
         self._ledger = Ledger()
+        self._claimed: dict[int, Place] = {}
+        self._given_ms: dict[int, int] = {}
         self._timers: dict[int, dict[int, asyncio.TimerHandle]] = {}
+
+    def claim(self, partitions: tuple[int, ...], places: dict[int, Place], _stopping: threading.Event) -> None:
+        """Note that partitions were given to this worker; on the source's thread."""
+        self._claimed = self._claimed | places
+        self._given_ms |= dict.fromkeys(partitions, now_ms())
+
+    def standing(self) -> dict[int, Place]:
+        """Return where each partition stands."""
+        return self._claimed | self._ledger.standing()
 
     async def handle(self, event: SourceEvent[list[Message]], source: BatchSource[list[Message]]) -> None:
         """Deal with one event of the source; what is not due yet gets a timer, so nothing behind it has to wait."""
@@ -95,12 +126,14 @@ class Retries:
         timers.pop(batch.first_offset, None)
         while waiting:
             wait_ms = self._due_ms(waiting[0]) - now_ms()
+            if not source.tenure.is_sure():
+                wait_ms = max(wait_ms, _UNSURE_MS)  # this process was stopped: another one may hold the partition
             if wait_ms > 0:
                 timers[batch.first_offset] = asyncio.get_running_loop().call_later(
                     wait_ms / 1000, self._send_due, batch, generation, waiting, source
                 )
                 return
-            self._send_back(waiting.popleft(), batch.partition, generation, source)
+            self._look_and_send_back(waiting.popleft(), batch.partition, generation, source)
         source.finished()
 
     def _due_ms(self, message: Message) -> int:
@@ -109,38 +142,55 @@ class Retries:
         deadline = dict(headers_of(message)).get(DEADLINE_MS, b"")
         return min(due_ms, int(deadline)) if deadline.isdigit() and len(deadline) < _DIGITS else due_ms
 
-    def _send_back(self, message: Message, partition: int, generation: int, source: BatchSource[list[Message]]) -> None:
+    def _look_and_send_back(
+        self, message: Message, partition: int, generation: int, source: BatchSource[list[Message]]
+    ) -> None:
         offset = message.offset() or 0
+        due_ms = self._due_ms(message)
+        origin = Origin(self._topic, partition, offset, due_ms)
+        if due_ms > self._given_ms.get(partition, -_CLOCKS_MS) + _CLOCKS_MS:
+            self._send_back(message, origin, generation, source)
+            return
+
+        def told(found: Mapping[bytes, Sequence[RecordRef]], _missing: Collection[str]) -> None:
+            if found:
+                self._finish(origin, generation, source)
+            else:
+                self._send_back(message, origin, generation, source)
+
+        self._tails.ask([(self._requests, None)], due_ms, [origin.source], told)
+
+    def _send_back(self, message: Message, origin: Origin, generation: int, source: BatchSource[list[Message]]) -> None:
+        def holds() -> bool:
+            return self._ledger.holds(origin.partition, generation)
 
         def bury(reason: Exception) -> None:
             # Nobody but who writes there by hand sends what `requests` has no room for.
-            tally.bury(source.topic, 1, 1)
-            dead_letter(
-                self._producer,
-                self._namespace,
-                (message.key(), message.value(), headers_of(message)),
-                RecordRef(source.topic, partition, offset),
-                reason,
-                finished,
-                failure=Failure(node_id=self._node_id),
-            )
+            tally.bury(self._topic, 1, 1)
+            self._refusals.refuse(Refusal(message, origin, reason, call_id=None, address=None), finished, wanted=holds)
 
-        def finished(error: KafkaError | None, _message: Message) -> None:
+        def finished(error: KafkaError | None) -> None:
             if error is None:
-                self._ledger.finish(partition, generation, offset, ran=False)
-                source.commit(self._ledger.committable())
-            else:
+                self._finish(origin, generation, source)
+            elif holds():
                 self._failed(delivery_error(self._requests, error))
 
-        def delivered(error: KafkaError | None, acknowledged: Message) -> None:
+        def delivered(error: KafkaError | None, _message: Message) -> None:
             if error is not None and is_refused(error):
                 bury(delivery_error(self._requests, error))
             else:
-                finished(error, acknowledged)
+                finished(error)
 
+        if not holds():
+            return
+        headers = [*(one for one in headers_of(message) if one[0] != SOURCE), (SOURCE, origin.source)]
         try:
             self._producer.send(
-                self._requests, message.value(), key=message.key(), headers=headers_of(message), on_delivery=delivered
+                self._requests, message.value(), key=message.key(), headers=headers, on_delivery=delivered, wanted=holds
             )
         except (PayloadTooLarge, TopicError) as error:
             bury(error)
+
+    def _finish(self, origin: Origin, generation: int, source: BatchSource[list[Message]]) -> None:
+        self._ledger.finish(origin.partition, generation, origin.offset, ran=False)
+        source.commit(self._ledger.committable())

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Container, Sequence
-from typing import TYPE_CHECKING, Any
+from collections import deque
+from collections.abc import Callable, Container
+from functools import partial
+from typing import TYPE_CHECKING
 
-import msgspec
 import structlog
 
+from easyremote.agents.arrived import Arrived
+from easyremote.agents.routed_before import RoutedBefore
 from easyremote.errors import (
     CallCancelled,
     DeadlineExceeded,
@@ -23,97 +26,67 @@ from easyremote.inference.ledger import Ledger
 from easyremote.inference.routes import RecentRoutes
 from easyremote.topics.catalog import RETRIES, inference_topic
 from easyremote.topics.events import Assigned, Batch, Revoked, SourceEvent
-from easyremote.topics.letters import Failure, stack_of
 from easyremote.topics.producer import delivery_error, is_refused
-from easyremote.topics.records import RecordRef
+from easyremote.topics.refusing import Refusal, Refusals
 from easyremote.topics.reply_topics import ReplyTopics
-from easyremote.topics.replying import dead_letter, encode_reply, error_reply, send_reply
 from easyremote.topics.source import BatchSource
-from easyremote.topics.tally import tally
-from easyremote.topics.wire import Address, Call, MalformedCall, Origin, headers_of, read_call
+from easyremote.topics.wire import SOURCE, Call, MalformedCall, headers_of
 
 if TYPE_CHECKING:
     from confluent_kafka import KafkaError, Message
 
+    from easyremote.agents.routed_before import Found
     from easyremote.inference.nodes import NodeWatch
     from easyremote.settings import Settings
-    from easyremote.topics.producer import RecordProducer
+    from easyremote.topics.certain import CertainProducer
+    from easyremote.topics.doneset import Place
+    from easyremote.topics.tails import Tails
+    from easyremote.topics.wire import Address
 
-__all__ = ["Arrived", "Router", "decode_arrived"]
+__all__ = ["Router"]
 
 log = structlog.get_logger(__name__)
 
 _HANDOVER_S = 3.0
+_UNSURE_S = 0.05
 _WAIT_FOR_NODE_MS = min(RETRIES)
 
 
-class Arrived(msgspec.Struct, frozen=True):
-    """A record of `requests`: the message, where it stood, and the call it holds or why it holds none."""
-
-    message: Any  # Any: msgspec must not look into the client's class
-    origin: Origin
-    call: Any
-    error: Any = None
-
-
-def decode_arrived(topic: str, namespace: str) -> Callable[[int, Sequence[Message]], list[Arrived]]:
-    """Return the decoder of a source of calls; a record that is no request is told apart, not dropped."""
-
-    def decode(partition: int, messages: Sequence[Message]) -> list[Arrived]:
-        arrived = []
-        for message in messages:
-            origin = Origin(topic, partition, message.offset() or 0, message.timestamp()[1])
-            call = read_call(message.value(), headers_of(message), origin, namespace)
-            if isinstance(call, MalformedCall):
-                arrived.append(Arrived(message, origin, None, call))
-                tally.bury(topic, 1, 1)
-            else:
-                arrived.append(Arrived(message, origin, call))
-                if tally.streaks:
-                    tally.well(topic)
-        return arrived
-
-    return decode
-
-
 class _Pending:
-    """Counts the records of one batch that the broker has not acknowledged, and says when all are."""
+    """Counts the records of one batch that have not led to what they should, and says when all have."""
 
-    __slots__ = ("_acknowledged", "_failed", "_left", "_lock")
+    __slots__ = ("_done", "_left", "_lock", "generation", "holds", "in_doubt")
 
-    def __init__(self, count: int, acknowledged: Callable[[], None], failed: Callable[[Exception], None]) -> None:
+    def __init__(self, count: int, done: Callable[[], None], holds: Callable[[], bool], *, in_doubt: bool) -> None:
         self._left = count
         self._lock = threading.Lock()  # the producer's poll threads and whoever flushes it report
-        self._acknowledged = acknowledged
-        self._failed = failed
+        self._done = done
+        self.holds = holds
+        """Whether the batch is still this router's."""
+        self.in_doubt = in_doubt
 
-    def one(self, error: KafkaError | None, message: Message) -> None:
-        if error is not None:
-            self._failed(delivery_error(message.topic() or "?", error))
-            return
+    def one(self) -> None:
         with self._lock:
             self._left -= 1
             is_last = self._left == 0
         if is_last:
-            self._acknowledged()
-
-    def soft(self, error: KafkaError | None, message: Message) -> None:
-        """Count a reply that may have nowhere to go: its caller named a topic that is not there."""
-        if error is not None and is_refused(error):
-            log.warning("an error reply has nowhere to go", topic=message.topic(), error=str(error))
-            error = None
-        self.one(error, message)
+            self._done()
 
 
 class Router:
     """Routes batches of calls; a batch is committed when everything it led to is acknowledged.
 
+    What stood in a partition when it was given to this router may have been routed by the one before, so for each such
+    record it is looked up first where it was sent; meanwhile the calls behind it wait.
+
     Parameters
     ----------
     settings : Settings
         Node id, namespace, limits.
-    producer : RecordProducer
+    producer : CertainProducer
         Sends on.
+    tails : Tails
+        Looks for what was sent on.
     nodes : NodeWatch
         Who is alive and offers what.
     failed : callable
@@ -124,10 +97,11 @@ class Router:
         Which topics calls may name for their replies; unset: the settings' own.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917  # what it sends by, what it knows, and whom it tells
         self,
         settings: Settings,
-        producer: RecordProducer,
+        producer: CertainProducer,
+        tails: Tails,
         nodes: NodeWatch,
         failed: Callable[[Exception], None],
         cancelled: Container[str] = frozenset(),
@@ -136,12 +110,25 @@ class Router:
         self._settings = settings
         self._cancelled = cancelled
         self._producer = producer
+        self._tails = tails
         self._nodes = nodes
         self._failed = failed
         self._ledger = Ledger()
         self._routes = RecentRoutes()
         self._reply_topics = reply_topics or ReplyTopics(settings)
+        self._refusals = Refusals(settings, producer, tails)
+        self._doubts = RoutedBefore(settings, tails, self._routes)
+        self._waiting: deque[tuple[Batch[list[Arrived]], int]] = deque()
+        self._asked = False
         self._retry_topic = settings.namespace + RETRIES[_WAIT_FOR_NODE_MS]
+
+    def claim(self, partitions: tuple[int, ...], places: dict[int, Place], stopping: threading.Event) -> None:
+        """Note what is given to this router, and what of it is in doubt; on the source's thread."""
+        self._doubts.claim(partitions, places, stopping)
+
+    def standing(self) -> dict[int, Place]:
+        """Return where each partition stands."""
+        return self._doubts.claimed | self._ledger.standing()
 
     async def handle(self, event: SourceEvent[list[Arrived]], source: BatchSource[list[Arrived]]) -> None:
         """Deal with one event of the source."""
@@ -149,7 +136,12 @@ class Router:
             unseen = self._reply_topics.unseen((one.call or one.error).address for one in event.content)
             if unseen:
                 await asyncio.to_thread(self._reply_topics.learn, unseen)
-            self._route_batch(event, source)
+            generation = self._ledger.take_batch(event.partition, event.first_offset, event.next_offset)
+            if self._waiting or self._doubts.concern(event) or not source.tenure.is_sure():
+                self._waiting.append((event, generation))
+                self._go_on(source)
+            else:
+                self._route_batch(event, generation, source, None)
         elif isinstance(event, Assigned):
             self._ledger.assign(event.partitions)
         elif isinstance(event, Revoked):
@@ -159,20 +151,61 @@ class Router:
             self._ledger.drop(event.partitions)
             event.done.set()
 
-    def _route_batch(self, batch: Batch[list[Arrived]], source: BatchSource[list[Arrived]]) -> None:
-        generation = self._ledger.take_batch(batch.partition, batch.first_offset, batch.next_offset)
+    def _go_on(self, source: BatchSource[list[Arrived]]) -> None:
+        # One after the other: a call sent twice must meet itself, so none overtakes one that is in doubt.
+        loop = asyncio.get_running_loop()
+        while self._waiting and not self._asked:
+            if not source.tenure.is_sure():
+                self._asked = True
+                loop.call_later(_UNSURE_S, self._ask_again, source)
+                return
+            batch, generation = self._waiting[0]
+            if not self._ledger.holds(batch.partition, generation):
+                self._waiting.popleft()
+                source.finished()
+            elif self._doubts.concern(batch):
+                self._asked = True
+                self._doubts.look(batch.content, partial(self._knows, loop, source))
+            else:
+                self._waiting.popleft()
+                self._route_batch(batch, generation, source, None)
 
-        def acknowledged() -> None:
+    def _ask_again(self, source: BatchSource[list[Arrived]]) -> None:
+        self._asked = False
+        self._go_on(source)
+
+    def _knows(self, loop: asyncio.AbstractEventLoop, source: BatchSource[list[Arrived]], found: Found) -> None:
+        loop.call_soon_threadsafe(self._go_on_knowing, source, found)
+
+    def _go_on_knowing(self, source: BatchSource[list[Arrived]], found: Found) -> None:
+        self._asked = False
+        batch, generation = self._waiting.popleft()
+        if self._ledger.holds(batch.partition, generation):
+            self._route_batch(batch, generation, source, found)
+        else:
+            source.finished()
+        self._go_on(source)
+
+    def _route_batch(
+        self, batch: Batch[list[Arrived]], generation: int, source: BatchSource[list[Arrived]], found: Found | None
+    ) -> None:
+        def done() -> None:
             self._ledger.finish(batch.partition, generation, batch.first_offset, ran=False)
             source.commit(self._ledger.committable())
             source.finished()
 
+        def holds() -> bool:
+            return self._ledger.holds(batch.partition, generation)
+
         if not batch.content:
-            acknowledged()
+            done()
             return
-        pending = _Pending(len(batch.content), acknowledged, self._failed)
+        pending = _Pending(len(batch.content), done, holds, in_doubt=found is not None)
         now = time.time_ns() / 1e6
         for one in batch.content:
+            if found is not None and self._doubts.was_sent_on(one, found):
+                pending.one()
+                continue
             try:
                 self._route(one, now, pending)
             except MemoryError:
@@ -187,15 +220,7 @@ class Router:
         fault = self._reply_topics.fault(call.address)
         if fault is not None:
             raise fault
-        if call.is_late(now):
-            self._expire(call, now, pending)
-            return
-        if call.id in self._cancelled:
-            self._answer(
-                call.address, call, call.id, CallCancelled(f"the call of {call.function} was withdrawn"), pending
-            )
-            return
-        if not self._nodes.knows(call.function):
+        if not self._nodes.knows(call.function) and not call.is_late(now):
             raise UnknownFunction(
                 f"no node has ever offered a function {call.function!r}: 'easyremote status' lists what there is"
             )
@@ -205,80 +230,105 @@ class Router:
                 f"the request has {len(value)} bytes, the limit is {self._settings.max_payload_bytes} bytes "
                 "(EASYREMOTE_MAX_PAYLOAD_BYTES)"
             )
-        # A try after a failure goes elsewhere; the same call sent again goes to where it may still be at work.
-        choice = self._routes.get(call.id) if call.attempt == 1 and call.avoid is None else None
+        name = call.id.encode() if call.attempt == 1 and call.avoid is None else _name_of_try(one)
+        choice = None if name is None else self._routes.get(name)
         if choice is None:
             choice = self._nodes.choose(call)
-        if choice is None:
-            self._producer.send(self._retry_topic, value, key=call.id, headers=call.headers(), on_delivery=pending.one)
-            return
-        self._routes.put(call.id, choice)
+        # Late or withdrawn, it may have been answered: a node knows, and says the one or the other.
+        if choice is None and call.id in self._cancelled:
+            self._answer(one, CallCancelled(f"the call of {call.function} was withdrawn"), pending)
+        elif choice is None and call.is_late(now):
+            self._answer(one, self._too_late(call, now), pending)
+        elif choice is None:
+            headers = call.headers(source=one.origin.source)
+            self._send(self._retry_topic, one, pending, headers, key=call.id)
+        else:
+            if name is not None:
+                self._routes.put(name, choice)
+            headers = call.headers(routed_ms=time.time_ns() / 1e6, source=one.origin.source)
+            topic = self._settings.namespace + inference_topic(choice.pool)
+            self._send(topic, one, pending, headers, partition=choice.partition)
+
+    def _send(  # a record has six parts
+        self,
+        topic: str,
+        one: Arrived,
+        pending: _Pending,
+        headers: list[tuple[str, bytes]],
+        *,
+        key: str | None = None,
+        partition: int | None = None,
+    ) -> None:
+        def delivered(error: KafkaError | None, _message: Message) -> None:
+            if error is None:
+                pending.one()
+            elif pending.holds() and is_refused(error):
+                self._refuse(one, delivery_error(topic, error), pending)
+            elif pending.holds():
+                self._failed(delivery_error(topic, error))
+
         self._producer.send(
-            self._settings.namespace + inference_topic(choice.pool),
-            value,
-            headers=call.headers(routed_ms=time.time_ns() / 1e6),
-            partition=choice.partition,
-            on_delivery=pending.one,
+            topic,
+            one.message.value(),
+            key=key,
+            headers=headers,
+            partition=partition,
+            on_delivery=delivered,
+            wanted=pending.holds,
         )
 
-    def _expire(self, call: Call, now: float, pending: _Pending) -> None:
+    def _too_late(self, call: Call, now: float) -> EasyRemoteError:
         late_ms = now - (call.deadline_ms or 0)
-        error: EasyRemoteError
-        if not self._nodes.serves(call) and self._nodes.knows(call.function):
-            model = "" if call.model is None else f" with model {call.model!r}"
-            where = "" if call.target is None else f" (target {call.target!r})"
-            error = NoNodeAvailable(
-                f"no live node{where} offered {call.function}{model} until the deadline, {late_ms:.0f} ms ago: is one "
-                "running?"
-            )
-        else:
-            error = DeadlineExceeded(f"the deadline of {call.function} passed {late_ms:.0f} ms before it was routed")
-        self._answer(call.address, call, call.id, error, pending)
+        if not self._nodes.knows(call.function):
+            return DeadlineExceeded(f"the deadline of {call.function} passed {late_ms:.0f} ms before it was routed")
+        model = "" if call.model is None else f" with model {call.model!r}"
+        where = "" if call.target is None else f" (target {call.target!r})"
+        return NoNodeAvailable(
+            f"no live node{where} offered {call.function}{model} until the deadline, {late_ms:.0f} ms ago: is one "
+            "running?"
+        )
 
     def _refuse(self, one: Arrived, error: Exception, pending: _Pending) -> None:
         told: Call | MalformedCall = one.call or one.error
         address, call_id = told.address, told.id if isinstance(told, Call) else told.call_id
         log.warning("a call is refused", call=call_id, error=str(error))
-        if address is not None and self._reply_topics.fault(address) is None:
-            reply = self._error_reply(one.call, call_id, error)
-            # The dead letter below is the acknowledgement that counts: this reply has no one else to wait for it.
-            try:
-                send_reply(self._producer, address, told.traceparent, (call_id, reply), _log_undelivered)
-            except EasyRemoteError as failure:
-                log.warning("an error reply has nowhere to go", topic=address.topic, error=str(failure))
-        message = one.message
-        dead_letter(
-            self._producer,
-            self._settings.namespace,
-            (message.key(), message.value(), headers_of(message)),
-            RecordRef(one.origin.topic, one.origin.partition, one.origin.offset),
-            error,
-            pending.one,
-            failure=Failure(
-                node_id=self._settings.node_id,
-                call_id=call_id,
-                attempts=None if one.call is None else one.call.attempt,
-                stack=None if isinstance(error, EasyRemoteError) else stack_of(error),
-            ),
-        )
+        is_told = address is not None and self._reply_topics.fault(address) is None
+        self._tell(one, error, pending, call_id, address if is_told else None, is_letter=True)
 
-    def _answer(
-        self, address: Address, call: Call | None, call_id: str, error: EasyRemoteError, pending: _Pending
+    def _answer(self, one: Arrived, error: EasyRemoteError, pending: _Pending) -> None:
+        self._tell(one, error, pending, one.call.id, one.call.address, is_letter=False)
+
+    def _tell(  # what is told, of what, and to whom
+        self,
+        one: Arrived,
+        error: Exception,
+        pending: _Pending,
+        call_id: str,
+        address: Address | None,
+        *,
+        is_letter: bool,
     ) -> None:
-        reply = self._error_reply(call, call_id, error)
-        send_reply(
-            self._producer,
+        def done(failure: KafkaError | None) -> None:
+            if failure is None:
+                pending.one()
+            elif pending.holds():
+                self._failed(delivery_error("replies or dead letters", failure))
+
+        call = one.call
+        refusal = Refusal(
+            one.message,
+            one.origin,
+            error,
+            call_id,
             address,
-            None if call is None else call.traceparent,
-            (call_id, reply),
-            pending.soft,
+            function=call.function if call is not None else getattr(error, "function", None),
+            traceparent=(call or one.error).traceparent,
+            attempts=None if call is None else call.attempt,
+            is_letter=is_letter,
         )
-
-    def _error_reply(self, call: Call | None, call_id: str, error: Exception) -> bytes:
-        function = call.function if call is not None else getattr(error, "function", None)
-        return encode_reply(error_reply(error, call_id=call_id, function=function, node_id=self._settings.node_id))
+        self._refusals.refuse(refusal, done, wanted=pending.holds, in_doubt=pending.in_doubt)
 
 
-def _log_undelivered(error: KafkaError | None, message: Message) -> None:
-    if error is not None:
-        log.warning("an error reply has nowhere to go", topic=message.topic(), error=str(error))
+def _name_of_try(one: Arrived) -> bytes | None:
+    # A try after a failure goes elsewhere; the same try, which a delay topic or a node has sent twice, to the same.
+    return dict(headers_of(one.message)).get(SOURCE)

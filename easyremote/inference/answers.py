@@ -8,16 +8,13 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from easyremote.clock import monotonic_s
-from easyremote.errors import TopicError
 from easyremote.inference.places import PlaceTable
-from easyremote.inference.results import Answer, answer_in
-from easyremote.topics.admin import TopicAdmin
+from easyremote.inference.results import Answer, answer_in, key_in
+from easyremote.topics.admin import TopicAdmin, wait_for_ends
 from easyremote.topics.catalog import REPLIES, RESULTS
 from easyremote.topics.follower import Follower
 from easyremote.topics.lookup import RecordReader
 from easyremote.topics.records import RecordRef
-from easyremote.topics.tally import tally
 
 if TYPE_CHECKING:
     from confluent_kafka import Message
@@ -30,6 +27,8 @@ log = structlog.get_logger(__name__)
 
 _BACK = 20_000
 """Records of each partition that a node which starts reads: the newest; the topics keep an hour."""
+_SAY_EVERY = 10
+_AGAIN_S = 0.5
 _OFFSET_BITS = 48
 _PARTITION_BITS = 14
 
@@ -57,33 +56,45 @@ class AnswerWatch:
         self._topics = [settings.namespace + name for name in (REPLIES, RESULTS)]
         self._followers = [self._follow(settings, topic) for topic in self._topics]
 
-    def place_of(self, call_id: str) -> RecordRef | None:
-        """Return where the answer to a call stands; what is there may be another's, if the ids' hashes are equal."""
-        place = self._table.get(call_id.encode())
+    def place_of(self, key: bytes) -> RecordRef | None:
+        """Return where the answer to a call stands; what is there may be another's, if the keys' hashes are equal."""
+        place = self._table.get(key)
         if place is None:
             return None
         partition = place >> _OFFSET_BITS & (1 << _PARTITION_BITS) - 1
         topic = self._topics[place >> _OFFSET_BITS + _PARTITION_BITS]
         return RecordRef(topic, partition, place & (1 << _OFFSET_BITS) - 1)
 
-    def recall(self, place: RecordRef, call_id: str, told: Callable[[Answer | None], None]) -> None:
+    def recall(self, place: RecordRef, key: bytes, told: Callable[[Answer | None], None]) -> None:
         """Let `told` have the answer that stands at a place, or None if it is not this call's, on another thread."""
-        self._reader.ask(place, lambda message: told(None if message is None else _answer_in(message, call_id)))
+        self._reader.ask(place, lambda message: told(None if message is None else answer_in(message, key)))
 
-    def catch_up(self, timeout_s: float) -> bool:
-        """Wait until every answer that the broker has now is known; say whether it is, within `timeout_s`."""
-        deadline = monotonic_s() + timeout_s
+    def read(self, place: RecordRef, told: Callable[[Message | None], None]) -> None:
+        """Let `told` have the record that stands at a place, or None if it cannot be read, on another thread."""
+        self._reader.ask(place, told)
+
+    def catch_up(self, stopping: threading.Event, *also: tuple[str, int]) -> dict[tuple[str, int], int]:
+        """Wait until every answer that the broker has now is known, however long it is away; or until this stops.
+
+        Returns
+        -------
+        dict
+            Where the partitions `also` end now, which is asked for with the others.
+        """
         with self._came:
-            asked = list(self._next)
-        try:
-            ends = self._admin.ends(asked)
-        except TopicError as error:
-            log.warning("what was answered before is not known", error=str(error))
-            return False
+            asked = [*self._next, *also]
+        ends = wait_for_ends(self._admin, asked, stopping)
+        behind = {one: end for one, end in ends.items() if one in self._next}
+        looks = 0
+        while not self._is_caught_up(behind) and not stopping.is_set():
+            looks += 1
+            if looks % _SAY_EVERY == 0:
+                log.warning("waiting for the answers that were given before")
+        return {one: end for one, end in ends.items() if one in also}
+
+    def _is_caught_up(self, ends: dict[tuple[str, int], int]) -> bool:
         with self._came:
-            return self._came.wait_for(
-                lambda: all(self._next[one] >= end for one, end in ends.items()), max(0.0, deadline - monotonic_s())
-            )
+            return self._came.wait_for(lambda: all(self._next[one] >= end for one, end in ends.items()), _AGAIN_S)
 
     def close(self) -> None:
         """Stop following."""
@@ -108,8 +119,8 @@ class AnswerWatch:
         for message in messages:
             partition, offset = message.partition() or 0, message.offset() or 0
             ends[partition] = offset + 1
-            key = message.key()
-            if isinstance(key, bytes) and partition < 1 << _PARTITION_BITS:
+            key = key_in(message)
+            if key is not None and partition < 1 << _PARTITION_BITS:
                 keys.append(key)
                 places.append(number | partition << _OFFSET_BITS | offset)
         with self._came:
@@ -117,12 +128,3 @@ class AnswerWatch:
             for partition, end in ends.items():
                 self._next[topic, partition] = end
             self._came.notify_all()
-
-
-def _answer_in(message: Message, call_id: str) -> Answer | None:
-    # Whoever may write there may write anything; what is no answer is none, and the call is run.
-    try:
-        return answer_in(message, call_id)
-    except (ValueError, TypeError, OverflowError) as error:
-        tally.pass_over(message.topic() or "", message.partition() or 0, message.offset() or 0, error)
-        return None

@@ -142,6 +142,9 @@ class Executor:
 
     def put(self, job: Job) -> None:
         """Queue a job on its function's lane; a call that is not for this node ends at once as `NotOfferedHere`."""
+        if job.call.is_late(wall_ms()):
+            self._runner.expire(job)
+            return
         try:
             refuse_stray(job.call, self._settings.node_id, self._node.registry)
             function = self._node.registry.get(job.call.function)

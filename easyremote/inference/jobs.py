@@ -6,6 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from easyremote.clock import wall_ms
+from easyremote.topics.marks import answer_key, fingerprint_of
+
 if TYPE_CHECKING:
     from easyremote.inference.streaming import ItemStream
     from easyremote.topics.wire import Call
@@ -34,6 +37,10 @@ class Job:
     argument: Any = None  # Any: as the model's function takes it, where its queue had to look at it
     value: bytes = b""
     """The record's value, which travels on as it came if the call does."""
+    in_doubt: bool = False
+    """Whether it may have been done by who held its partition before."""
+    buried: bool = False
+    """Whether it is a dead letter already."""
     stop: Callable[[], Any] | None = None
     """Stops what runs, where it can be stopped."""
     stream: ItemStream | None = None
@@ -42,6 +49,25 @@ class Job:
     """Where bytes stand in the items that are collected, if its caller asks."""
     progress_s: float = 0.0
     """When its newest step on the event loop began, by the monotonic clock; infinite while it waits for the broker."""
+    _key: bytes | None = None
+
+    @property
+    def key(self) -> bytes:
+        """What two sendings of one call have in common, and no other call has: its id and its fingerprint."""
+        if self._key is None:
+            self._key = answer_key(self.call.id.encode(), fingerprint_of(self.call))
+        return self._key
+
+    @property
+    def fingerprint(self) -> bytes:
+        """What the call is, whatever its id."""
+        return self.key.rpartition(b"\0")[2]
+
+    @property
+    def since_ms(self) -> float:
+        """Before which nothing was done for this sending of the call, ms since the epoch, as far as clocks agree."""
+        call = self.call
+        return min(call.sent_ms, call.routed_ms or call.sent_ms, wall_ms())
 
 
 @dataclass(frozen=True, slots=True)

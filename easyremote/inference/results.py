@@ -7,18 +7,20 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from easyremote.topics.wire import REPLY_PARTITION, REPLY_TOPIC, SENT_MS, headers_of, sent_header
+from easyremote.topics.marks import FINGERPRINT, answer_key
+from easyremote.topics.tally import tally
+from easyremote.topics.wire import SENT_MS, headers_of, sent_header
 
 if TYPE_CHECKING:
     from confluent_kafka import Message
 
     from easyremote.topics.wire import Call
 
-__all__ = ["Answer", "RecentResults", "answer_in"]
+__all__ = ["Answer", "RecentResults", "answer_headers", "answer_in", "key_in"]
 
 
 class Answer(Struct, frozen=True):
-    """The encoded reply to a call, and which sending of the call it answers: when it was sent, where to reply.
+    """The encoded reply to a call, and which sending of the call it answers.
 
     A caller that sends a call again is answered again, with the same reply. A call that was sent once may still come
     to a node more than once (its node, its router or a delay topic repeated it); that is the same sending, and its
@@ -27,52 +29,50 @@ class Answer(Struct, frozen=True):
 
     value: bytes
     sent: bytes
-    topic: str
-    partition: int | None
 
     @classmethod
     def to(cls, call: Call, value: bytes) -> Answer:
         """Return the answer to a call."""
-        return cls(value, sent_header(call.sent_ms), call.address.topic, call.address.partition)
-
-    def headers(self) -> list[tuple[str, bytes]]:
-        """Return the headers with which it stands in `results`."""
-        headers = [(SENT_MS, self.sent), (REPLY_TOPIC, self.topic.encode())]
-        if self.partition is not None:
-            headers.append((REPLY_PARTITION, self.partition.to_bytes(4, "big", signed=True)))
-        return headers
+        return cls(value, sent_header(call.sent_ms))
 
     def is_to(self, call: Call) -> bool:
         """Say whether it has answered this sending of the call."""
-        address = call.address
-        return (
-            self.sent == sent_header(call.sent_ms)
-            and self.topic == address.topic
-            and address.partition in {None, self.partition}
-        )
+        return self.sent == sent_header(call.sent_ms)
 
 
-def answer_in(message: Message, call_id: str) -> Answer | None:
-    """Return the answer that a record of `replies` or `results` holds, or None if it is no node's answer to that id.
+def answer_headers(call: Call, fingerprint: bytes) -> list[tuple[str, bytes]]:
+    """Return the headers by which nodes know what a reply answers: which call, and which sending of it."""
+    return [(SENT_MS, sent_header(call.sent_ms)), (FINGERPRINT, fingerprint)]
+
+
+def answer_in(message: Message, key: bytes) -> Answer | None:
+    """Return the answer that a record of `replies` or `results` holds, or None if it is no node's answer to that call.
 
     A router's word that no node was there is no result: the call may be tried once more.
     """
-    key, value, headers = message.key(), message.value(), dict(headers_of(message))
+    value, headers = message.value(), dict(headers_of(message))
     sent = headers.get(SENT_MS)
-    known = key.encode(errors="replace") if isinstance(key, str) else key
-    if known != call_id.encode() or value is None or sent is None:
+    if value is None or sent is None or key_in(message) != key:
         return None
-    topic, partition = headers.get(REPLY_TOPIC), headers.get(REPLY_PARTITION)
-    if topic is None:
-        return Answer(value, sent, message.topic() or "", message.partition())
-    number = None if partition is None else int.from_bytes(partition[:4], "big", signed=True)
-    if number is not None and number < 0:
-        return None  # no node has written that
-    return Answer(value, sent, topic.decode(errors="replace"), number)
+    return Answer(value, sent)
+
+
+def key_in(message: Message) -> bytes | None:
+    """Return the `answer_key` of a record, or None if it is no node's answer."""
+    try:
+        key, given = message.key(), message.headers()
+    except UnicodeDecodeError as error:  # of a header's name: whoever may write there may write anything
+        tally.pass_over(message.topic() or "", message.partition() or 0, message.offset() or 0, error)
+        return None
+    if isinstance(key, bytes) and isinstance(given, list):
+        for name, content in given:
+            if name == FINGERPRINT and isinstance(content, bytes):
+                return answer_key(key, content)
+    return None
 
 
 class RecentResults:
-    """Keeps answers by call id, the newest ones, bounded by number and by size. Pure.
+    """Keeps answers by the keys of their calls, the newest ones, bounded by number and by size. Pure.
 
     Parameters
     ----------
@@ -84,8 +84,8 @@ class RecentResults:
     Examples
     --------
     >>> recent = RecentResults(max_items=1)
-    >>> recent.put("a", Answer(b"1", b"0", "replies", 0)); recent.put("b", Answer(b"2", b"0", "replies", 0))
-    >>> recent.get("a"), recent.get("b").value
+    >>> recent.put(b"a", Answer(b"1", b"0")); recent.put(b"b", Answer(b"2", b"0"))
+    >>> recent.get(b"a"), recent.get(b"b").value
     (None, b'2')
     """
 
@@ -93,18 +93,18 @@ class RecentResults:
         self._max_items = max_items
         self._max_bytes = max_bytes
         self._bytes = 0
-        self._answers: OrderedDict[str, Answer] = OrderedDict()
+        self._answers: OrderedDict[bytes, Answer] = OrderedDict()
 
-    def put(self, call_id: str, answer: Answer) -> None:
+    def put(self, key: bytes, answer: Answer) -> None:
         """Keep an answer; the oldest ones make room."""
-        if len(answer.value) > self._max_bytes or call_id in self._answers:
+        if len(answer.value) > self._max_bytes or key in self._answers:
             return
-        self._answers[call_id] = answer
+        self._answers[key] = answer
         self._bytes += len(answer.value)
         while len(self._answers) > self._max_items or self._bytes > self._max_bytes:
             _, oldest = self._answers.popitem(last=False)
             self._bytes -= len(oldest.value)
 
-    def get(self, call_id: str) -> Answer | None:
+    def get(self, key: bytes) -> Answer | None:
         """Return the answer to that call, if it is still kept."""
-        return self._answers.get(call_id)
+        return self._answers.get(key)

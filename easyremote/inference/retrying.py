@@ -7,29 +7,22 @@ tried again if, and only if, its exception says `retriable = True` (its class or
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-import structlog
-
-from easyremote.errors import EasyRemoteError
 from easyremote.inference.jobs import Job, Outcome
 from easyremote.topics.catalog import REQUESTS, RETRIES
 from easyremote.topics.letters import Failure
 from easyremote.topics.records import RecordRef
-from easyremote.topics.replying import dead_letter, encode_reply, error_reply, send_reply
-from easyremote.topics.wire import Call, headers_of
+from easyremote.topics.replying import dead_letter, encode_reply, error_reply
+from easyremote.topics.wire import Origin
 
 if TYPE_CHECKING:
-    from confluent_kafka import KafkaError, Message
-
-    from easyremote.errors import CallError
     from easyremote.settings import Settings
-    from easyremote.topics.producer import Delivered, RecordProducer
-    from easyremote.topics.wire import MalformedCall, Origin
+    from easyremote.topics.certain import CertainProducer
+    from easyremote.topics.producer import Delivered
 
 __all__ = ["FailedCalls", "next_delay_ms"]
-
-log = structlog.get_logger(__name__)
 
 _DELAYS_MS = tuple(sorted(RETRIES))
 
@@ -71,16 +64,19 @@ class FailedCalls:
     ----------
     settings : Settings
         Node id and namespace.
-    producer : RecordProducer
+    producer : CertainProducer
         Sends.
     topic : str
         Full name of the topic that the calls are read from.
+    holds : callable
+        `(job) -> bool`: whether a call is still this node's.
     """
 
-    def __init__(self, settings: Settings, producer: RecordProducer, topic: str) -> None:
+    def __init__(self, settings: Settings, producer: CertainProducer, topic: str, holds: Callable[[Job], bool]) -> None:
         self._settings = settings
         self._producer = producer
         self._topic = topic
+        self._holds = holds
 
     def retry(self, job: Job, delay_ms: int, on_delivery: Delivered) -> None:
         """Let a call wait; it comes back through `requests`, to another node than this one if there is one."""
@@ -89,8 +85,9 @@ class FailedCalls:
             self._settings.namespace + RETRIES[delay_ms],
             job.value,
             key=call.id,
-            headers=call.headers(attempt=call.attempt + 1, avoid=self._settings.node_id),
+            headers=call.headers(attempt=call.attempt + 1, avoid=self._settings.node_id, source=self._source_of(job)),
             on_delivery=on_delivery,
+            wanted=lambda: self._holds(job),
         )
 
     def outcome(self, job: Job, error: Exception) -> Outcome:
@@ -110,8 +107,9 @@ class FailedCalls:
             self._settings.namespace + topic,
             job.value,
             key=call.id,
-            headers=call.headers(avoid=node_id),
+            headers=call.headers(avoid=node_id, source=self._source_of(job)),
             on_delivery=on_delivery,
+            wanted=lambda: self._holds(job),
         )
 
     def bury(self, job: Job, error: BaseException, on_delivery: Delivered, *, stack: str | None = None) -> None:
@@ -125,39 +123,8 @@ class FailedCalls:
             error,
             on_delivery,
             failure=Failure(node_id=self._settings.node_id, call_id=call.id, attempts=call.attempt, stack=stack),
+            wanted=lambda: self._holds(job),
         )
 
-    def reject(  # a record, its place, and why
-        self,
-        message: Message,
-        origin: Origin,
-        said: Call | MalformedCall,
-        error: CallError,
-        on_delivery: Delivered,
-        *,
-        is_told: bool,
-    ) -> None:
-        """Send a record that is not to be run to the dead letters; `is_told`: and say so where it wants its reply."""
-        node_id = self._settings.node_id
-        call_id = said.id if isinstance(said, Call) else said.call_id
-        log.warning("a call is refused", call=call_id, error=str(error))
-        if is_told and said.address is not None:
-            reply = encode_reply(error_reply(error, call_id=call_id, function=said.function, node_id=node_id))
-            try:
-                send_reply(self._producer, said.address, said.traceparent, (call_id, reply), _log_undelivered)
-            except EasyRemoteError as failure:
-                log.warning("an error reply has nowhere to go", topic=said.address.topic, error=str(failure))
-        dead_letter(
-            self._producer,
-            self._settings.namespace,
-            (message.key(), message.value(), headers_of(message)),
-            RecordRef(origin.topic, origin.partition, origin.offset),
-            error,
-            on_delivery,
-            failure=Failure(node_id=node_id, call_id=call_id),
-        )
-
-
-def _log_undelivered(error: KafkaError | None, message: Message) -> None:
-    if error is not None:
-        log.warning("an error reply has nowhere to go", topic=message.topic(), error=str(error))
+    def _source_of(self, job: Job) -> bytes:
+        return Origin(self._topic, job.partition, job.offset, 0).source

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,8 @@ __all__ = ["RecentRoutes"]
 class RecentRoutes:
     """Keeps the choice that was made for each of the newest calls; the partition counts, whoever holds it later.
 
+    Several threads may use it.
+
     Parameters
     ----------
     max_ids : int
@@ -23,23 +26,25 @@ class RecentRoutes:
     --------
     >>> from easyremote.inference.strategies import Choice
     >>> routes = RecentRoutes(max_ids=1)
-    >>> routes.put("a", Choice("node", "general", 3)); routes.get("a").partition
+    >>> routes.put(b"a", Choice("node", "general", 3)); routes.get(b"a").partition
     3
-    >>> routes.put("b", Choice("node", "general", 4)); routes.get("a") is None
+    >>> routes.put(b"b", Choice("node", "general", 4)); routes.get(b"a") is None
     True
     """
 
     def __init__(self, max_ids: int = 20_000) -> None:
         self._max_ids = max_ids
-        self._choices: OrderedDict[str, Choice] = OrderedDict()
+        self._lock = threading.Lock()
+        self._choices: OrderedDict[bytes, Choice] = OrderedDict()
 
-    def put(self, call_id: str, choice: Choice) -> None:
-        """Keep where a call goes; the oldest makes room."""
-        self._choices[call_id] = choice
-        self._choices.move_to_end(call_id)
-        if len(self._choices) > self._max_ids:
-            self._choices.popitem(last=False)
+    def put(self, name: bytes, choice: Choice) -> None:
+        """Keep where a call goes, by its id or by the record that it came by; the oldest makes room."""
+        with self._lock:
+            self._choices[name] = choice
+            self._choices.move_to_end(name)
+            if len(self._choices) > self._max_ids:
+                self._choices.popitem(last=False)
 
-    def get(self, call_id: str) -> Choice | None:
+    def get(self, name: bytes) -> Choice | None:
         """Return where a call was sent, if that is still kept."""
-        return self._choices.get(call_id)
+        return self._choices.get(name)

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from easyremote.inference.results import Answer
+from easyremote.inference.results import answer_headers
 from easyremote.topics.catalog import REPLIES, RESULTS
 from easyremote.topics.producer import delivery_error, is_refused
 from easyremote.topics.replying import send_reply
-from easyremote.topics.wire import sent_header
+from easyremote.topics.wire import IN_FLIGHT, REPLY_TOPIC
 
 if TYPE_CHECKING:
     from confluent_kafka import KafkaError, Message
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from easyremote.inference.jobs import Job
     from easyremote.inference.ledger import Ledger
     from easyremote.inference.streaming import Acknowledged
-    from easyremote.topics.producer import RecordProducer
+    from easyremote.topics.certain import CertainProducer
 
 __all__ = ["ItemSender", "ReplySender"]
 
@@ -35,7 +35,7 @@ class ReplySender:
     ----------
     namespace : str
         Prefix of the topics.
-    producer : RecordProducer
+    producer : CertainProducer
         Sends.
     ledger : Ledger
         Knows whether a call is still this node's.
@@ -50,13 +50,13 @@ class ReplySender:
     undeliverable : callable
         `(job, error)`: takes a job whose reply can never reach its topic.
     failed : callable
-        Told why a reply did not reach the broker.
+        Told why no reply can reach the broker any more.
     """
 
     def __init__(  # noqa: PLR0913  # what it sends by, and whom it tells of each end
         self,
         namespace: str,
-        producer: RecordProducer,
+        producer: CertainProducer,
         ledger: Ledger,
         *,
         is_sure: Callable[[], bool],
@@ -110,9 +110,26 @@ class ReplySender:
 
         call = job.call
         self._on_their_way.add(job)
-        reply, sent = (call.id, value), sent_header(call.sent_ms)
         left = max(0, self._ledger.pending - self.on_their_way)
-        send_reply(self._producer, call.address, call.traceparent, reply, delivered, left, sent, in_order=call.stream)
+        send_reply(
+            self._producer,
+            call.address,
+            call.traceparent,
+            (call.id, value),
+            delivered,
+            more=[(IN_FLIGHT, b"%d" % left), *answer_headers(call, job.fingerprint)],
+            wanted=lambda: self._ledger.holds(job.partition, job.generation),
+            in_order=call.stream,
+        )
+
+    def stands(self, job: Job, value: bytes | None) -> None:
+        """Take a call whose reply another node has sent; None: it stood there, and cannot be read any more."""
+        if value is None:
+            self._dropped(job)
+            self._finished(job)
+            return
+        self._answered(job, value)
+        self._tell_nodes(job, value)
 
     def look(self) -> None:
         """Send what was held, if there is no doubt any more; to be called now and then."""
@@ -132,11 +149,16 @@ class ReplySender:
         def delivered(error: KafkaError | None, _message: Message) -> None:
             if error is None or is_refused(error):
                 self._finished(job)
-            else:
+            elif self._ledger.holds(job.partition, job.generation):
                 self._failed(delivery_error(self._results, error))
 
         self._producer.send(
-            self._results, value, key=call.id, headers=Answer.to(call, value).headers(), on_delivery=delivered
+            self._results,
+            value,
+            key=call.id,
+            headers=[*answer_headers(call, job.fingerprint), (REPLY_TOPIC, call.address.topic.encode())],
+            on_delivery=delivered,
+            wanted=lambda: self._ledger.holds(job.partition, job.generation),
         )
 
 
@@ -145,19 +167,19 @@ class ItemSender:
 
     Parameters
     ----------
-    producer : RecordProducer
+    producer : CertainProducer
         Sends.
     ledger : Ledger
         Knows whether a call is still this node's.
     lost : callable
         Told of a job that is not.
     failed : callable
-        Told why an item did not reach the broker.
+        Told why no item can reach the broker any more.
     """
 
     def __init__(
         self,
-        producer: RecordProducer,
+        producer: CertainProducer,
         ledger: Ledger,
         lost: Callable[[Job], None],
         failed: Callable[[Exception], None],
@@ -180,10 +202,11 @@ class ItemSender:
         def delivered(error: KafkaError | None, _message: Message) -> None:
             if error is None:
                 acknowledged(None)
-            elif is_refused(error) or not self._ledger.holds(job.partition, job.generation):
-                acknowledged(delivery_error(address.topic, error))
-            else:
+            elif error.fatal():
                 self._failed(delivery_error(address.topic, error))
+            else:
+                # Those behind it may stand there, so it cannot be sent again; the stream is, from its beginning.
+                acknowledged(delivery_error(address.topic, error))
 
         send_reply(self._producer, address, job.call.traceparent, (job.call.id, record), delivered, in_order=True)
         return True

@@ -13,19 +13,22 @@ from mode import Service
 
 from easyremote.clock import monotonic_s
 from easyremote.errors import CallError, CrashSuspect, EasyRemoteError, NotOfferedHere
+from easyremote.inference.doubts import Doubts
 from easyremote.inference.duplicates import Duplicates
 from easyremote.inference.execution import Executor, Job, Outcome
 from easyremote.inference.ledger import Ledger
-from easyremote.inference.results import Answer
+from easyremote.inference.repeats import Repeats
 from easyremote.inference.retrying import FailedCalls, next_delay_ms
 from easyremote.inference.sender import ItemSender, ReplySender
 from easyremote.inference.suspects import Suspects
 from easyremote.topics.catalog import inference_topic
+from easyremote.topics.certain import CertainProducer
 from easyremote.topics.doneset import decode_done
 from easyremote.topics.events import Assigned, Batch, Revoked, SourceEvent
 from easyremote.topics.letters import stack_of
 from easyremote.topics.producer import delivery_error, is_refused
 from easyremote.topics.profiles import CALLS
+from easyremote.topics.refusing import Refusal, Refusals
 from easyremote.topics.reply_topics import ReplyTopics
 from easyremote.topics.source import BatchSource
 from easyremote.topics.tally import tally
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
     from easyremote.settings import Settings
     from easyremote.topics.doneset import DoneSet, Place
     from easyremote.topics.producer import Delivered, RecordProducer
+    from easyremote.topics.tails import Tails
 
 __all__ = ["NodeService", "inference_group"]
 
@@ -49,7 +53,6 @@ _COMMIT_S = 0.1
 _HANDOVER_S = 4.0
 _CLOSE_S = 8.0
 """For both, handing over and ending what runs: a supervisor kills after ten."""
-_CATCH_UP_S = 5.0
 _MAX_PENDING = 1_000
 """Calls taken and not answered, from which on the node reads no more: what it holds cannot be balanced again."""
 
@@ -73,13 +76,15 @@ class NodeService(Service):
     node : AINodeManager
         What is offered.
     producer : RecordProducer
-        Sends the replies.
+        Sends the replies; it gives a record up before the group gives this node up.
     changed : callable
         Called, on any thread, when the partitions or the models change, so that the heartbeat goes out at once.
     cancellations : CancellationWatch
         Tells which calls are withdrawn.
     answers : AnswerWatch
         Tells which calls any node has answered.
+    tails : Tails
+        Looks for what the node before has sent, and for what may have been sent from here.
     reply_topics : ReplyTopics, optional
         Which topics calls may name for their replies; unset: the settings' own.
     """
@@ -94,23 +99,27 @@ class NodeService(Service):
         changed: Callable[[], None],
         cancellations: CancellationWatch,
         answers: AnswerWatch,
+        tails: Tails,
         reply_topics: ReplyTopics | None = None,
         **kwargs: Any,  # Any: mode's own options
     ) -> None:
         super().__init__(**kwargs)
         self._settings = settings
         self._node = node
-        self._producer = producer
+        self._producer = CertainProducer(producer, tails, self._is_sure)
         self._changed = changed
         self._cancellations = cancellations
         self._topic = settings.namespace + inference_topic(settings.pool_name)
-        self._failed_calls = FailedCalls(settings, producer, self._topic)
         self._reply_topics = reply_topics or ReplyTopics(settings)
         self.ledger = Ledger()
+        self._failed_calls = FailedCalls(settings, self._producer, self._topic, self._holds)
+        self._refusals = Refusals(settings, self._producer, tails)
         self._lock = threading.Lock()
         self._owed = 0
         self._inherited: dict[int, DoneSet] = {}
         self._claimed: dict[int, Place] = {}
+        self._doubted_to: dict[int, int] = {}
+        """Where each partition ended when it was given: what stands before may have been done."""
         self._answers = answers
         self.executor = Executor(
             settings,
@@ -118,10 +127,22 @@ class NodeService(Service):
             answer=self._answer,
             wanted=self._start,
             failed=self._fail,
-            send_item=ItemSender(producer, self.ledger, self._lose, self._fail).send,
+            send_item=ItemSender(self._producer, self.ledger, self._lose, self._fail).send,
         )
         self._suspects = Suspects(settings, producer, run=self.executor.put, refuse=self._refuse)
-        self._duplicates = Duplicates(answers, run=self._suspects.admit, repeat=self._repeat)
+        self._doubts = Doubts(
+            settings,
+            self._topic,
+            self.ledger,
+            tails,
+            answers,
+            run=self._suspects.admit,
+            replied=self._stands,
+            moved=self._moved,
+            send=self._reply,
+        )
+        self._repeats = Repeats(self.ledger, tails, send=self._reply, finish=self._finish)
+        self._duplicates = Duplicates(answers, run=self._doubts.admit, repeat=self._repeats.repeat)
         self._source: BatchSource[list[Job]] = BatchSource(
             settings,
             self._topic,
@@ -134,9 +155,9 @@ class NodeService(Service):
         )
         self._replies = ReplySender(
             settings.namespace,
-            producer,
+            self._producer,
             self.ledger,
-            is_sure=self._source.tenure.is_sure,
+            is_sure=self._is_sure,
             answered=self._duplicates.answered,
             dropped=self._make_room,
             finished=self._finish,
@@ -176,6 +197,7 @@ class NodeService(Service):
         if not await asyncio.to_thread(self.executor.close, max(0.0, ends_s - monotonic_s())):
             log.warning("a call still runs; another node will do it again")
         await asyncio.to_thread(self._suspects.close)
+        await asyncio.to_thread(self._producer.close)
 
     async def _load(self) -> None:
         await asyncio.to_thread(self._node.load)
@@ -191,12 +213,12 @@ class NodeService(Service):
 
     # On the source's thread
 
-    def _claim(self, places: dict[int, Place]) -> None:
+    def _claim(self, partitions: tuple[int, ...], places: dict[int, Place], stopping: threading.Event) -> None:
         self._claimed = self._claimed | places
         self._inherited = {number: decode_done(place.offset, place.metadata) for number, place in places.items()}
         # Who held them before is gone or has handed them over, so nothing of theirs is answered after this.
-        if not self._answers.catch_up(_CATCH_UP_S):
-            log.warning("not all that was answered before is known; some of it may be done again")
+        ends = self._answers.catch_up(stopping, *((self._topic, number) for number in partitions))
+        self._doubted_to |= {number: end for (_, number), end in ends.items()}
         skipped = {number: done.end for number, done in self._inherited.items() if done}
         if skipped:
             log.info("calls that the one before has answered are left out", up_to=skipped)
@@ -213,18 +235,22 @@ class NodeService(Service):
             found.append((message, origin, call))
         self._reply_topics.learn(self._reply_topics.unseen(call.address for _, _, call in found))
         jobs = []
+        doubted_to = self._doubted_to.get(partition, 0)
         for message, origin, one in found:
+            in_doubt = origin.offset < doubted_to
             if isinstance(one, MalformedCall):
                 is_told = one.address is not None and self._reply_topics.fault(one.address) is None
-                self._reject(message, origin, generation, one, one, is_told=is_told)
+                self._reject(message, origin, generation, one, one, is_told=is_told, in_doubt=in_doubt)
                 tally.bury(self._topic, 1, 1)
             elif (fault := self._reply_topics.fault(one.address)) is not None:
-                self._reject(message, origin, generation, one, fault, is_told=False)
+                self._reject(message, origin, generation, one, fault, is_told=False, in_doubt=in_doubt)
                 tally.bury(self._topic, 1, 1)
             else:
                 if tally.streaks:
                     tally.well(self._topic)
-                jobs.append(Job(one, partition, generation, origin.offset, arrived_ms, value=message.value() or b""))
+                job = Job(one, partition, generation, origin.offset, arrived_ms, value=message.value() or b"")
+                job.in_doubt = in_doubt
+                jobs.append(job)
         return jobs
 
     def _take(self, event: SourceEvent[list[Job]]) -> None:
@@ -281,12 +307,12 @@ class NodeService(Service):
 
     def _make_room(self, job: Job) -> None:
         # Its partition has gone, and the call with it; a duplicate that is still ours takes its place.
+        self._repeats.forget(job)
         for other in self._duplicates.release(job):
             self._duplicates.admit(other)
 
     def _cancel(self, call_id: str) -> None:
-        job = self._duplicates.first(call_id)
-        if job is not None:
+        for job in self._duplicates.first(call_id):
             self.executor.cancel(job)
 
     def _refuse(self, job: Job, deaths: int) -> None:
@@ -320,6 +346,8 @@ class NodeService(Service):
         def delivered(error: KafkaError | None, message: Message) -> None:
             if error is None:
                 self._finish(job)
+            elif not self._holds(job):
+                self._make_room(job)
             elif is_refused(error):
                 self._bury(job, outcome)  # too large to travel on: it cannot be tried again
             else:
@@ -327,39 +355,49 @@ class NodeService(Service):
 
         send(job, delivered)
 
+    def _moved(self, job: Job) -> None:
+        self._make_room(job)
+        self._finish(job)
+
     def _bury(self, job: Job, outcome: Outcome) -> None:
         assert outcome.error is not None
         if not self.ledger.holds(job.partition, job.generation):
             self._make_room(job)
             return
 
-        def delivered(error: KafkaError | None, _message: Message) -> None:
-            if error is None:
+        def delivered(error: KafkaError | None, message: Message) -> None:
+            if self._is_buried(job, error, message):
                 self._replies.send(job, outcome.reply)
-            else:
-                self._fail(delivery_error("dead letters", error))
 
         self._failed_calls.bury(job, outcome.error, delivered, stack=stack_of(outcome.error))
 
-    def _repeat(self, job: Job, answer: Answer) -> None:
-        if not self.ledger.start(job.partition, job.generation):
-            return
-        if answer.is_to(job.call):
-            self._finish(job)  # its reply is where it should be
+    def _is_buried(self, job: Job, error: KafkaError | None, message: Message) -> bool:
+        if error is None:
+            job.buried = True
+        elif not self._holds(job):
+            self._make_room(job)
+            return False
+        elif is_refused(error):
+            log.error("a call cannot become a dead letter", call=job.call.id, error=str(error))
         else:
-            self._replies.send(job, answer.value)
+            self._fail(delivery_error(message.topic() or "dead letters", error))
+            return False
+        return True
 
     def _undeliverable(self, job: Job, error: EasyRemoteError) -> None:
+        if job.buried:
+            log.warning("a reply has nowhere to go; its call is a dead letter", call=job.call.id, error=str(error))
+            self._finish(job)
+            return
         log.warning("a reply has nowhere to go; the call becomes a dead letter", call=job.call.id, error=str(error))
-        self._failed_calls.bury(
-            job,
-            error,
-            lambda failure, _message: (
-                self._fail(delivery_error("dead letters", failure)) if failure is not None else self._finish(job)
-            ),
-        )
 
-    def _reject(  # a record, its place, and why
+        def delivered(failure: KafkaError | None, message: Message) -> None:
+            if self._is_buried(job, failure, message):
+                self._finish(job)
+
+        self._failed_calls.bury(job, error, delivered)
+
+    def _reject(  # noqa: PLR0913  # a record, its place, and why
         self,
         message: Message,
         origin: Origin,
@@ -368,14 +406,33 @@ class NodeService(Service):
         error: CallError,
         *,
         is_told: bool,
+        in_doubt: bool,
     ) -> None:
-        def finished(failure: KafkaError | None, _message: Message) -> None:
-            if failure is not None:
-                self._fail(delivery_error("dead letters", failure))
-            else:
+        def finished(failure: KafkaError | None) -> None:
+            if failure is None:
                 self.ledger.finish(origin.partition, generation, origin.offset, ran=False)
+            elif self.ledger.holds(origin.partition, generation):
+                self._fail(delivery_error("dead letters", failure))
 
-        self._failed_calls.reject(message, origin, said, error, finished, is_told=is_told)
+        call_id = said.id if isinstance(said, Call) else said.call_id
+        log.warning("a call is refused", call=call_id, error=str(error))
+        address = said.address if is_told else None
+        refusal = Refusal(message, origin, error, call_id, address, said.function, said.traceparent)
+        self._refusals.refuse(
+            refusal, finished, wanted=lambda: self.ledger.holds(origin.partition, generation), in_doubt=in_doubt
+        )
+
+    def _is_sure(self) -> bool:
+        return self._source.tenure.is_sure()
+
+    def _reply(self, job: Job, value: bytes) -> None:
+        self._replies.send(job, value)
+
+    def _stands(self, job: Job, value: bytes | None) -> None:
+        self._replies.stands(job, value)
+
+    def _holds(self, job: Job) -> bool:
+        return self.ledger.holds(job.partition, job.generation)
 
     def _finish(self, job: Job) -> None:
         self.ledger.finish(job.partition, job.generation, job.offset, ran=True)

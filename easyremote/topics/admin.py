@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import structlog
 from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it exports them without saying so
     AdminClient,
@@ -25,7 +27,9 @@ from easyremote.topics.connection import confluent_config
 if TYPE_CHECKING:
     from easyremote.settings import Settings
 
-__all__ = ["TopicAdmin", "answers"]
+__all__ = ["TopicAdmin", "answers", "wait_for_ends"]
+
+log = structlog.get_logger(__name__)
 
 _TIMEOUT_S = 15.0
 _ASKED_S = 2.0
@@ -35,6 +39,7 @@ _NOT_THERE = frozenset(
 _NO_ANSWER = frozenset(
     {KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError.REQUEST_TIMED_OUT}  # noqa: SLF001
 )
+_AGAIN_S = 0.5
 
 
 class TopicAdmin:
@@ -212,6 +217,19 @@ class TopicAdmin:
                 + "; ".join(differences)
                 + ". Alter them to what is declared, or use another EASYREMOTE_NAMESPACE"
             )
+
+
+def wait_for_ends(
+    admin: TopicAdmin, partitions: Sequence[tuple[str, int]], stopping: threading.Event
+) -> dict[tuple[str, int], int]:
+    """Return the ends of partitions as `TopicAdmin.ends` does, however long the broker is away; none if this stops."""
+    while not stopping.is_set():
+        try:
+            return admin.ends(partitions)
+        except TopicError as error:
+            log.warning("where topics end is not known yet; asking on", error=str(error))
+            stopping.wait(_AGAIN_S)
+    return {}
 
 
 def answers(bootstrap_servers: str, timeout_s: float) -> bool:

@@ -5,7 +5,7 @@ The names are in `docs/protocol.md`. Nothing here sends or reads.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -23,6 +23,7 @@ from easyremote.topics.wire import (
     DEADLINE_MS,
     ROUTED_MS,
     SENT_MS,
+    SOURCE,
     Headers,
     MalformedCall,
     Origin,
@@ -42,6 +43,7 @@ __all__ = [
     "fitted",
     "letter_of",
     "redriven_headers",
+    "source_of",
     "stack_of",
 ]
 
@@ -234,6 +236,12 @@ def _number(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdecimal() and len(text) < _MOST_DIGITS else None
 
 
+def source_of(headers: Mapping[str, bytes]) -> bytes | None:
+    """Return where a dead letter's record stood, as `topic/partition/offset`; None if it is no dead letter."""
+    parts = [headers.get(name) for name in (_TOPIC, _PARTITION, _OFFSET)]
+    return b"/".join(part for part in parts if part is not None) if all(parts) else None
+
+
 def _function_of(value: bytes | None) -> str | None:
     named = attempt(_decode_named, value)
     return None if isinstance(named, Unreadable) else named.function
@@ -255,7 +263,7 @@ def redriven_headers(letter: DeadLetter, times: int, at_ms: int) -> list[tuple[s
     at_ms : int
         When, ms since the epoch.
     """
-    gone: Collection[str] = (ATTEMPT, AVOID, ROUTED_MS, SENT_MS, DEADLINE_MS, CALL_ID)
+    gone: Collection[str] = (ATTEMPT, AVOID, ROUTED_MS, SENT_MS, SOURCE, DEADLINE_MS, CALL_ID)
     kept = [(name, content) for name, content in letter.headers if name not in gone]
     origin = Origin(letter.place.topic, letter.place.partition, letter.place.offset, letter.failed_ms)
     try:

@@ -140,11 +140,20 @@ class RecordProducer:
         What a record's `on_delivery` is told of. A report of each record costs about as much as sending it, so who
         learns of success by other ways, as a client does by its replies, asks for errors alone.
     patient : bool
-        Whether records wait for a broker that is away as long as it takes, as a worker's do, instead of 30 s: then
-        nobody is told of an error that passes by itself.
+        Whether records wait for a broker that is away as long as it takes, as a worker's do, instead of `delivery_s`:
+        then nobody is told of an error that passes by itself.
+    delivery_s : float
+        How long a record may wait for its acknowledgement, s, also while this process is stopped.
     """
 
-    def __init__(self, settings: Settings, *, tells: Literal["all", "errors"] = "all", patient: bool = False) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        tells: Literal["all", "errors"] = "all",
+        patient: bool = False,
+        delivery_s: float = _DELIVERY_S,
+    ) -> None:
         common = confluent_config(settings) | {
             "acks": "all",
             "enable.idempotence": True,
@@ -153,9 +162,7 @@ class RecordProducer:
             "sticky.partitioning.linger.ms": 20,
             "message.max.bytes": LARGEST_RECORD_BYTES,
             "queue.buffering.max.messages": 200_000,
-            "delivery.timeout.ms": _FOR_EVER_MS if patient else int(_DELIVERY_S * 1000),
-            # Well below it: else a topic that is not there looks like a broker that does not answer.
-            "topic.metadata.propagation.max.ms": int(_UNKNOWN_S * 1000),
+            "delivery.timeout.ms": _FOR_EVER_MS if patient else int(delivery_s * 1000),
             "retry.backoff.ms": 20,
             "delivery.report.only.error": tells == "errors",
         }

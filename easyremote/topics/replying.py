@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -11,14 +12,18 @@ from easyremote.topics.catalog import DEAD_LETTERS
 from easyremote.topics.causes import is_retriable, message_of, name_of
 from easyremote.topics.letters import Failure, dead_letter_headers, fitted
 from easyremote.topics.records import ErrorBody, Reply, TimingsMs
-from easyremote.topics.wire import CORRELATION_ID, IN_FLIGHT, SENT_MS, TRACEPARENT, Address, Headers
+from easyremote.topics.wire import CORRELATION_ID, TRACEPARENT, Address, Headers
 
 if TYPE_CHECKING:
-    from easyremote.topics.producer import Delivered, RecordProducer
+    from easyremote.topics.certain import CertainProducer
+    from easyremote.topics.letters import DeadLetter
+    from easyremote.topics.producer import Delivered
     from easyremote.topics.records import RecordRef
+    from easyremote.topics.wire import Call
 
 __all__ = [
     "NO_TIME",
+    "buried_reply",
     "dead_letter",
     "encode_reply",
     "error_body",
@@ -74,41 +79,46 @@ def reply_headers(correlation_id: bytes | None, traceparent: bytes | None) -> li
     return headers
 
 
-def send_reply(  # noqa: PLR0913, PLR0917  # a reply, its address, and what its node tells
-    producer: RecordProducer,
+def buried_reply(call: Call, letter: DeadLetter | None, node_id: str) -> Reply:
+    """Return the reply to a call that another node has made a dead letter, and not answered."""
+    error = ErrorBody("CallError", "the call became a dead letter on a node that then ended")
+    if letter is not None and letter.error is not None:
+        error = ErrorBody(letter.error, letter.reason or "")
+    reply = error_reply(Exception(), call_id=call.id, function=call.function, node_id=node_id, attempts=call.attempt)
+    return msgspec.structs.replace(reply, error=error)
+
+
+def send_reply(  # noqa: PLR0913  # a reply, its address, and who knows it again
+    producer: CertainProducer,
     address: Address,
     traceparent: bytes | None,
     reply: tuple[str, bytes],
     on_delivery: Delivered,
-    in_flight: int | None = None,
-    sent: bytes | None = None,
     *,
+    more: Sequence[tuple[str, bytes]] = (),
+    wanted: Callable[[], bool] = lambda: True,
     in_order: bool = False,
 ) -> None:
     """Send an encoded reply, given as (call id, value), to where its caller reads.
 
-    A node says what it has left, and which sending of the call this answers: an item of a stream, which answers none,
-    says neither. Those of a stream go `in_order`.
+    With `more` headers it is known again: a node says which sending of which call this answers, a router because of
+    which record. An item of a stream says neither. Those of a stream go `in_order`.
     """
     call_id, value = reply
-    headers = reply_headers(address.correlation_id, traceparent)
-    if in_flight is not None:
-        headers.append((IN_FLIGHT, b"%d" % in_flight))
-    if sent is not None:
-        headers.append((SENT_MS, sent))
     producer.send(
         address.topic,
         value,
         key=call_id,
-        headers=headers,
+        headers=[*reply_headers(address.correlation_id, traceparent), *more],
         partition=address.partition,
         on_delivery=on_delivery,
+        wanted=wanted,
         in_order=in_order,
     )
 
 
 def dead_letter(  # noqa: PLR0913  # a record, its place and its reason
-    producer: RecordProducer,
+    producer: CertainProducer,
     namespace: str,
     record: tuple[bytes | str | None, bytes | None, Headers],
     origin: RecordRef,
@@ -116,8 +126,9 @@ def dead_letter(  # noqa: PLR0913  # a record, its place and its reason
     on_delivery: Delivered,
     *,
     failure: Failure,
+    wanted: Callable[[], bool] = lambda: True,
 ) -> None:
     """Send a record, given as (key, value, headers), to the dead letters as it came, with why and where from."""
     key, value, headers = record
     key, value, headers = fitted(key, value, dead_letter_headers(headers, origin, error, failure))
-    producer.send(namespace + DEAD_LETTERS, value, key=key, headers=headers, on_delivery=on_delivery)
+    producer.send(namespace + DEAD_LETTERS, value, key=key, headers=headers, on_delivery=on_delivery, wanted=wanted)

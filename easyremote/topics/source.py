@@ -34,10 +34,13 @@ if TYPE_CHECKING:
     from easyremote.topics.companion import Companion
     from easyremote.topics.profiles import Profile
 
-__all__ = ["BatchSource"]
+__all__ = ["BatchSource", "Claim"]
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
+
+Claim = Callable[[tuple[int, ...], dict[int, Place], threading.Event], None]
+"""Takes partitions that were given, what the group has committed for each, where it has, and what ends all waiting."""
 
 _COMMIT_S = 0.05
 """Most time between noting an offset and committing it, and so how long one poll may wait."""
@@ -98,8 +101,7 @@ class BatchSource(Service, Generic[T]):
         a time in which this process did not run, `tenure` is in doubt until the group has taken these from this member
         once more. Unset: nothing is asked.
     claim : callable, optional
-        `(places)`: called on the source's thread before it reads partitions that it was given, with what the group
-        has committed for each, where it has; the source waits for it.
+        Called on the source's thread before it reads partitions that it was given; the source waits for it.
     """
 
     abstract = False
@@ -115,7 +117,7 @@ class BatchSource(Service, Generic[T]):
         *,
         prepare: Callable[[tuple[int, ...]], dict[tuple[str, int], int]] = lambda _partitions: {},
         beside: Companion[T] | None = None,
-        claim: Callable[[dict[int, Place]], None] | None = None,
+        claim: Claim | None = None,
         standing: Callable[[], dict[int, Place]] | None = None,
         **kwargs: Any,  # Any: mode's own options
     ) -> None:
@@ -453,7 +455,7 @@ class BatchSource(Service, Generic[T]):
         starts = self._prepare(partitions) if partitions else {}
         if self._claim is not None and given:
             places = self._committed(consumer, given)
-            self._claim(places)
+            self._claim(partitions, places, self._stopping)
             starts |= {(self.topic, partition): place.offset for partition, place in places.items()}
         for one in given:
             one.offset = starts.get((self.topic, one.partition), one.offset)

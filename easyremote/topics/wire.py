@@ -44,6 +44,7 @@ __all__ = [
     "REPLY_TOPIC",
     "ROUTED_MS",
     "SENT_MS",
+    "SOURCE",
     "TRACEPARENT",
     "Address",
     "Call",
@@ -70,6 +71,8 @@ DEADLINE_MS = "easyremote_deadline_ms"
 SENT_MS = "easyremote_sent_ms"
 """When a call was sent; on a reply: which sending of the call it answers."""
 ROUTED_MS = "easyremote_routed_ms"
+SOURCE = "easyremote_source"
+"""Because of which record this one was sent on, as `topic/partition/offset`: so that it is not done twice."""
 IN_FLIGHT = "easyremote_in_flight"
 """On a reply: how many calls its node still has in flight."""
 
@@ -94,6 +97,11 @@ class Origin(Struct, frozen=True):
     partition: int
     offset: int
     timestamp_ms: int
+
+    @property
+    def source(self) -> bytes:
+        """By what a record that is sent on because of this one names it."""
+        return f"{self.topic}/{self.partition}/{self.offset}".encode()
 
 
 class Address(Struct, frozen=True):
@@ -135,7 +143,12 @@ class Call(Struct, frozen=True, kw_only=True):
         return self.deadline_ms is not None and now_ms >= self.deadline_ms
 
     def headers(
-        self, *, routed_ms: float | None = None, attempt: int | None = None, avoid: str | None = None
+        self,
+        *,
+        routed_ms: float | None = None,
+        attempt: int | None = None,
+        avoid: str | None = None,
+        source: bytes | None = None,
     ) -> list[tuple[str, bytes]]:
         """Return the headers with which the untouched value travels on.
 
@@ -147,6 +160,8 @@ class Call(Struct, frozen=True, kw_only=True):
             Number of the next attempt, from 1; unset: this one's.
         avoid : str, optional
             The node on which this attempt failed; unset: what the call came with.
+        source : bytes, optional
+            The record because of which it travels on.
         """
         headers = [
             (CALL_ID, self.id.encode()),
@@ -166,6 +181,8 @@ class Call(Struct, frozen=True, kw_only=True):
             headers.append((TRACEPARENT, self.traceparent))
         if routed_ms is not None:
             headers.append((ROUTED_MS, b"%.3f" % routed_ms))
+        if source is not None:
+            headers.append((SOURCE, source))
         return headers
 
 
@@ -259,6 +276,12 @@ def _made_id(origin: Origin) -> str:
     # From the record's place, so that a redelivered record is the same call and not a second one.
     place = f"{origin.topic}/{origin.partition}/{origin.offset}"
     return uuid7(max(origin.timestamp_ms, 0), hashlib.blake2b(place.encode(), digest_size=10).digest())
+
+
+def _first_sent_ms(origin: Origin) -> float:
+    # The decimals, which a record's time has not, tell two sendings of one id within a millisecond apart.
+    decimals = (origin.offset * 131 + origin.partition * 17) % 1_000
+    return min(max(origin.timestamp_ms, 0), MAX_TIME_MS - 1) + decimals / 1_000
 
 
 def _text(correlation_id: bytes) -> str:
@@ -355,7 +378,7 @@ def _joined(request: Request, given: dict[str, bytes], origin: Origin, namespace
     else:
         known_id = request.id or _made_id(origin)
     sent = given.get(SENT_MS)
-    sent_ms = _time_ms(SENT_MS, sent) if sent is not None else float(min(max(origin.timestamp_ms, 0), MAX_TIME_MS))
+    sent_ms = _time_ms(SENT_MS, sent) if sent is not None else _first_sent_ms(origin)
     deadline = given.get(DEADLINE_MS)
     deadline_ms = _whole(DEADLINE_MS, deadline, 0, MAX_TIME_MS) if deadline is not None else request.deadline_ms
     if deadline_ms is None and request.timeout_s is not None:

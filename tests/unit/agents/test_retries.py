@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+import threading
+from typing import Any, cast
 
 from easyremote.agents.retries import Retries
 from easyremote.clock import now_ms
 from easyremote.settings import Settings
 from easyremote.topics.doneset import Place
 from easyremote.topics.events import Assigned, Batch, Revoked
+from easyremote.topics.tenure import Tenure
+from tailed import Written
 
 DELAY_MS = 50
+TOPIC = "requests.retry.1s"
 
 
 class _Message:
@@ -40,7 +44,7 @@ class _Producer:
         self.sent: list[tuple[int, bytes, Any]] = []
         self.came = asyncio.Event()
 
-    def send(self, topic: str, value: bytes, *, key: bytes, headers: Any, on_delivery: Any) -> None:
+    def send(self, topic: str, value: bytes, *, key: bytes, headers: Any, on_delivery: Any, wanted: Any) -> None:
         assert topic == "requests"
         assert dict(headers)["easyremote_id"] == b"call"
         self.sent.append((now_ms(), value, on_delivery))
@@ -49,6 +53,7 @@ class _Producer:
 
 class _Source:
     def __init__(self) -> None:
+        self.tenure = Tenure(1e9)
         self.committed: dict[int, int] = {}
         self.done = 0
 
@@ -59,9 +64,10 @@ class _Source:
         self.done += 1
 
 
-def _parts() -> tuple[Retries, Any, Any]:
+def _parts(tails: Any = None) -> tuple[Retries, Any, Any]:
     producer = _Producer()
-    return Retries(Settings(), producer, DELAY_MS, _fail), producer, _Source()  # type: ignore[arg-type]  # a stand-in
+    retries = Retries(Settings(), cast(Any, producer), cast(Any, tails), TOPIC, DELAY_MS, _fail)
+    return retries, producer, _Source()
 
 
 def _fail(error: Exception) -> None:
@@ -115,5 +121,21 @@ def test_a_partition_that_goes_is_let_go_at_once_and_its_calls_stay_in_the_topic
         await retries.handle(_batch(_Message(9, now_ms()), partition=1), source)
         await asyncio.wait_for(producer.came.wait(), 10)  # due after the one that is gone
         assert [value for _, value, _ in producer.sent] == [b"9"]
+
+    asyncio.run(play())
+
+
+def test_what_the_one_before_has_sent_back_is_not_sent_again() -> None:
+    async def play() -> None:
+        written = Written()
+        written.put("requests", b"requests.retry.1s/0/0")
+        retries, producer, source = _parts(written)
+        retries.claim((0,), {}, threading.Event())
+        await retries.handle(Assigned((0,)), source)
+        due_ms = now_ms() - 2 * DELAY_MS
+        await retries.handle(_batch(_Message(0, due_ms), _Message(1, due_ms)), source)
+        assert [value for _, value, _ in producer.sent] == [b"1"]
+        producer.sent[0][2](None, None)
+        assert source.committed == {0: 2}
 
     asyncio.run(play())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from easyremote.errors import NotOfferedHere
@@ -49,7 +49,7 @@ def test_what_is_passed_on_a_second_time_waits_first(avoid: bytes | None, topic:
             sent.append((topic, value, rest))
 
     settings = Settings(kafka="none:1", namespace="t-", node_id="here")
-    calls = FailedCalls(settings, Producer(), "t-inference.nlp")  # type: ignore[arg-type]
+    calls = FailedCalls(settings, cast(Any, Producer()), "t-inference.nlp", lambda _job: True)
     call = _call([] if avoid is None else [(AVOID, avoid)])
     calls.pass_on(Job(call, 0, 1, 0, 0.0, value=b"as it came"), lambda _error, _message: None)
     ((to, value, rest),) = sent

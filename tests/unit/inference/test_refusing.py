@@ -52,7 +52,7 @@ def _ends(data_dir: Path, *ends: Callable[[NodeService, Job], None]) -> tuple[li
         nobody: Any = Idle()
         settings = Settings(kafka="none:1", node_id="node", data_dir=data_dir)
         node = AINodeManager("general", [], [Function("echo", echo)])
-        service = NodeService(settings, node, sent, lambda: None, nobody, nobody)
+        service = NodeService(settings, node, sent, lambda: None, nobody, nobody, nobody)
         service.ledger.assign([0])
         body = json.dumps({"function": "echo", "args": ["x"], "id": "c"}).encode()
         generation, _ = service.ledger.take(0, [0])

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from easyremote.agents.router import Router, decode_arrived
+from easyremote.agents.arrived import decode_arrived
+from easyremote.agents.router import Router
 from easyremote.inference.functions import Function
 from easyremote.inference.node import AINodeManager
 from easyremote.inference.service import NodeService
@@ -18,6 +19,7 @@ from easyremote.topics import source
 from easyremote.topics.events import Batch
 from easyremote.topics.records import Reply, decode_reply
 from easyremote.topics.reply_topics import ReplyTopics
+from easyremote.topics.tenure import Tenure
 from msgspec import UnsetType
 
 TRACE = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -74,6 +76,12 @@ class Nothing:
         return lambda *_args: None
 
 
+class Member(Nothing):
+    """Stands for a source that is a member of its group beyond doubt."""
+
+    tenure = Tenure(1e9)
+
+
 class Broker:
     """Stands for a broker that has the topic `mine`, of two partitions."""
 
@@ -96,10 +104,11 @@ def _routed(settings: Settings, records: Sequence[Record]) -> Sent:
     sent: Any = Sent()
     nothing: Any = Nothing()
     topics = ReplyTopics(settings, admin=Broker)
-    router = Router(settings, sent, nothing, _fail, frozenset(), topics)
+    router = Router(settings, sent, nothing, nothing, _fail, frozenset(), topics)
     messages: Any = records
     arrived = decode_arrived("requests", "")(0, messages)
-    asyncio.run(router.handle(Batch("requests", 0, 0, len(records), arrived), nothing))
+    member: Any = Member()
+    asyncio.run(router.handle(Batch("requests", 0, 0, len(records), arrived), member))
     return sent  # type: ignore[no-any-return]  # it is handed over as what it stands for
 
 
@@ -108,7 +117,7 @@ def _served(settings: Settings, records: Sequence[Record]) -> Sent:
     nothing: Any = Nothing()
     node = AINodeManager("general", [], [Function("echo", _echo)])
     topics = ReplyTopics(settings, admin=Broker)
-    service = NodeService(settings, node, sent, lambda: None, nothing, nothing, topics)
+    service = NodeService(settings, node, sent, lambda: None, nothing, nothing, nothing, topics)
     service.ledger.assign([0])
     messages: Any = records
     assert service._decode(0, messages) == []

@@ -15,8 +15,8 @@ from scripted import ScriptedConsumer, given, lost, wakes
 class _Answers:
     """Stands for what is known of the answers: all."""
 
-    def catch_up(self, _timeout_s: float) -> bool:
-        return True
+    def catch_up(self, _stopping: Any, *also: tuple[str, int]) -> dict[tuple[str, int], int]:
+        return dict.fromkeys(also, 0)
 
     def __getattr__(self, _name: str) -> Any:
         return lambda *_: None
@@ -30,6 +30,6 @@ def test_a_frozen_node_that_has_read_nothing_yet_asks_with_what_the_group_has_co
     client.replace(monkeypatch)
     nobody = cast(Any, None)
     node = AINodeManager("general", [], [])
-    service = NodeService(Settings(kafka="none:1"), node, nobody, lambda: None, nobody, cast(Any, _Answers()))
+    service = NodeService(Settings(kafka="none:1"), node, nobody, lambda: None, nobody, cast(Any, _Answers()), nobody)
     client.play(service._source, [given, wakes(None, is_member=False), lost])
     assert client.asked == [committed]

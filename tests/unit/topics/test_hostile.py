@@ -6,7 +6,7 @@ from typing import Any
 
 import hostile
 import pytest
-from easyremote.agents.router import decode_arrived
+from easyremote.agents.arrived import decode_arrived
 from easyremote.agents.streams import decode_readings
 from easyremote.inference.results import answer_in
 from easyremote.topics import records
@@ -113,7 +113,7 @@ def test_control_records_that_are_none_are_reasons(one: Hostile) -> None:
 
 @pytest.mark.parametrize("one", hostile.answers(), ids=_kind)
 def test_a_forged_answer_ends_nobody_who_looks_for_one(one: Hostile) -> None:
-    answer_in_safely = attempt(lambda _: answer_in(sent(one), (one.key or b"").decode()), b"")
+    answer_in_safely = attempt(lambda _: answer_in(sent(one), (one.key or b"") + b"\0"), b"")
     assert isinstance(answer_in_safely, Unreadable) or answer_in_safely is None or answer_in_safely.value == one.value
     assert isinstance(attempt(records.decode_reply, one.value), Unreadable)
 

@@ -84,7 +84,7 @@ def test_a_redriven_call_begins_anew_with_as_much_time_and_answers_to_the_same_p
     died = call.headers(attempt=4, avoid="node-1", routed_ms=1_001.0)
     headers = redriven_headers(_letter(CALL, dead_letter_headers(died, ORIGIN, OSError())), 1, 900_000)
     again = parse_call(CALL, headers, Origin("requests", 0, 1, 900_000))
-    assert (again.attempt, again.avoid, again.routed_ms, again.sent_ms) == (1, None, None, 900_000)
+    assert (again.attempt, again.avoid, again.routed_ms, int(again.sent_ms)) == (1, None, None, 900_000)
     assert again.deadline_ms == 920_000
     assert again.address == call.address
     assert (again.id, again.address.correlation_id) == ("c-1~1", b"c-1")

@@ -128,6 +128,6 @@ def test_where_the_group_stands_is_asked_again_while_it_cannot_be_told(monkeypat
 
     monkeypatch.setattr(client, "committed", committed)
     claimed: list[dict[int, Place]] = []
-    member = Member(monkeypatch, client, claim=claimed.append)
+    member = Member(monkeypatch, client, claim=lambda _partitions, places, _stopping: claimed.append(places))
     member.client.play(member.source, [given])
     assert (claimed, failures) == ([{0: Place(7, "all before")}], [])
