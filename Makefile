@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := .venv-uv/bin/uv
 
-.PHONY: setup demo up test unit check bench chaos peers lock
+.PHONY: setup demo up test unit check check-style check-mypy check-pyright bench chaos peers lock
 
 setup: $(VENV)/.ready
 
@@ -55,12 +55,20 @@ test: setup check
 unit: setup
 	$(BIN)/pytest easyremote tests/unit
 
+# One after the other they wait for each other's last core.
 check: setup
+	@$(MAKE) --no-print-directory --jobs 3 --output-sync=target check-style check-mypy check-pyright
+
+check-style:
 	$(BIN)/ruff format --check easyremote tests scripts examples bench
 	$(BIN)/ruff check easyremote tests scripts examples bench
-	$(BIN)/mypy
-	$(BIN)/basedpyright --level error
 	$(BIN)/lint-imports
+
+check-mypy:
+	$(BIN)/mypy
+
+check-pyright:
+	$(BIN)/basedpyright --level error
 
 lock: $(UV)
 	$(UV) pip compile --quiet pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header --constraint requirements/dev.txt -o requirements/edge.txt

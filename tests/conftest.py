@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import beside
 import pytest
 from easyremote.deploy.broker import EmbeddedBroker
 from easyremote.deploy.jars import KAFKA_VERSION
@@ -15,9 +16,23 @@ from easyremote.settings import Settings, user_data_dir
 from hypothesis import settings as properties
 from sweeping import Sweeper
 
-# A property holds however busy the machine is.
-properties.register_profile("untimed", deadline=None)
+# A property holds however busy the machine is; unit tests take seconds altogether.
+properties.register_profile("untimed", deadline=None, max_examples=50)
 properties.load_profile("untimed")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    beside.in_turn(items)
+
+
+def pytest_runtestloop(session: pytest.Session) -> None:
+    if any(map(beside.is_chaos, session.items)) and not session.config.option.collectonly:
+        session.config.stash[beside.CHAOS] = beside.start()
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if beside.CHAOS in session.config.stash:
+        beside.end(session.config.stash[beside.CHAOS])
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from easyremote.cli.told import AsJson, cells, say, told
+from easyremote.cli.told import AsJson, told
 
 if TYPE_CHECKING:
     from easyremote.topics.dead_letters import DeadLetters, Handled, Wanted
@@ -59,7 +59,7 @@ def dlq_list(  # noqa: PLR0913, PLR0917  # each is an option
             count += 1
     if as_json:
         found = [_summary(letter, known.get(letter.id)) for letter in shown]
-        say(json.dumps({"topic": topic, "matching": count, "letters": found}))
+        typer.echo(json.dumps({"topic": topic, "matching": count, "letters": found}))
         return
     _print_table(list(shown), known)
     more = f"; older ones: --before {shown[0].id}" if count > len(shown) else ""
@@ -81,14 +81,14 @@ def dlq_show(
     value, encoding = _text(letter.value or b"")
     if as_json:
         whole = summary | {"headers": headers, "value": value, "value_encoding": encoding, "stack": letter.stack}
-        say(json.dumps(whole))
+        typer.echo(json.dumps(whole))
         return
     for name, content in (summary | {f"header {name}": content for name, content in headers.items()}).items():
         if content is not None:
-            say(f"{name}: {content}")
-    say(f"\n{value}", lines=True)
+            typer.echo(f"{name}: {_plain(str(content))}")
+    typer.echo(f"\n{_plain(value, lines=True)}")
     if letter.stack is not None:
-        say(f"\n{letter.stack}", lines=True)
+        typer.echo(f"\n{_plain(letter.stack, lines=True)}")
 
 
 @app.command("redrive")
@@ -109,7 +109,7 @@ def dlq_redrive(  # noqa: PLR0913, PLR0917  # each is an option
     wanted = _wanted(function, error, older_than, newer_than)
     chosen = _chosen(ids, wanted, everything=everything)
     done = _handle("redriven", _letters(topic), wanted, chosen, again=again, yes=yes)
-    say(json.dumps({"redriven": done}) if as_json else f"{done} redriven")
+    typer.echo(json.dumps({"redriven": done}) if as_json else f"{done} redriven")
 
 
 @app.command("drop")
@@ -129,7 +129,7 @@ def dlq_drop(  # noqa: PLR0913, PLR0917  # each is an option
     wanted = _wanted(function, error, older_than, newer_than)
     chosen = _chosen(ids, wanted, everything=everything)
     done = _handle("dropped", _letters(topic), wanted, chosen, again=False, yes=yes)
-    say(json.dumps({"dropped": done}) if as_json else f"{done} dropped")
+    typer.echo(json.dumps({"dropped": done}) if as_json else f"{done} dropped")
 
 
 def _letters(topic: str) -> DeadLetters:
@@ -209,12 +209,13 @@ def _summary(letter: DeadLetter, handled: Handled | None) -> dict[str, Any]:
 def _print_table(letters: list[DeadLetter], known: dict[str, Handled]) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table("id", "age", "function", "error", "tries", "reason")
     now_ms = time.time_ns() // 1_000_000
     for letter in letters:
         mark = f" ({known[letter.id].action})" if letter.id in known else ""
-        row = (
+        cells = (
             letter.id + mark,
             _age((now_ms - letter.failed_ms) / 1000),
             letter.function or "",
@@ -222,7 +223,7 @@ def _print_table(letters: list[DeadLetter], known: dict[str, Handled]) -> None:
             str(letter.attempts or ""),
             (letter.reason or "")[:200],
         )
-        table.add_row(*cells(*row))
+        table.add_row(*(Text(_plain(cell)) for cell in cells))
     Console().print(table)
 
 
@@ -238,3 +239,8 @@ def _text(content: bytes) -> tuple[str, str]:
         return content.decode(), "utf-8"
     except UnicodeDecodeError:
         return base64.b64encode(content).decode(), "base64"
+
+
+def _plain(text: str, *, lines: bool = False) -> str:
+    # Anyone can write a record: what would steer a terminal is shown, not sent to it.
+    return "".join(one if one.isprintable() or (lines and one == "\n") else repr(one)[1:-1] for one in text)

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from easyremote.cli.told import say, told
-from easyremote.terminal import json_line
+from easyremote.cli.told import told
 
 if TYPE_CHECKING:
     from easyremote.pipelines import Pipeline
@@ -72,7 +71,7 @@ def _tell(what: str, differences: list[Told]) -> None:
         return
     typer.echo(f"{len(differences):,} {what}:")
     for _, value in differences[:_SHOWN]:
-        say(f"  {json_line(value)}")
+        typer.echo(f"  {value.decode()}")
     if len(differences) > _SHOWN:
         typer.echo(f"  and {len(differences) - _SHOWN:,} more")
 

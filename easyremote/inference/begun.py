@@ -8,8 +8,6 @@ import mmap
 import uuid
 from pathlib import Path
 
-from easyremote.folders import private_folder
-
 __all__ = ["BegunJournal", "left_behind", "mark_of"]
 
 _SLOT_BYTES = 128
@@ -42,7 +40,7 @@ class BegunJournal:
     """
 
     def __init__(self, directory: Path) -> None:
-        private_folder(directory)
+        directory.mkdir(parents=True, exist_ok=True)
         self.path = directory / f"{uuid.uuid4().hex}{_SUFFIX}"
         unnamed = self.path.with_suffix(".new")
         self._file = unnamed.open("x+b")

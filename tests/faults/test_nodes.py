@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
@@ -21,6 +22,9 @@ WORK = {"function": "mark_and_wait", "rest": (40,), "outstanding": 200}
 TAKEOVER_S = 3.0
 """From a node's death to the last reply of what it held: its session's 1.5 s (`EASYREMOTE_GROUP_SESSION_MS`), then the
 group's next heartbeat and the work. Measured on two busy cores: 1.5 to 1.9 s."""
+FROZEN_S = float(os.environ.get("EASYREMOTE_TEST_FROZEN_S", "20"))
+"""Longer than a session, than a heartbeat is fresh, and than a record waits for the broker."""
+RESTLESS_S = float(os.environ.get("EASYREMOTE_TEST_RESTLESS_S", "20"))
 
 
 def _with_a_router(running: System, *nodes: str) -> None:
@@ -77,7 +81,7 @@ def test_the_only_node_killed_and_restarted_answers_everything(settings: Setting
     assert verdict.ran_twice <= waiting
 
 
-def test_a_node_frozen_for_a_minute_answers_nothing_a_second_time_when_it_wakes(
+def test_a_node_frozen_past_every_limit_answers_nothing_a_second_time_when_it_wakes(
     settings: Settings, tmp_path: Path
 ) -> None:
     seed, chance = seeded()
@@ -87,7 +91,7 @@ def test_a_node_frozen_for_a_minute_answers_nothing_a_second_time_when_it_wakes(
         with load(settings, history, journal, every_s=0.005, **WORK) as calls:
             assert history.wait_ended(200 + chance.randrange(200), 60)
             running.pause("frozen")
-            until_s = time.monotonic() + 60
+            until_s = time.monotonic() + FROZEN_S
             waiting = history.waiting()
             while time.monotonic() < until_s:
                 ended = len(history.ended)
@@ -122,13 +126,13 @@ def test_the_only_node_frozen_past_its_session_answers_each_call_once_when_it_wa
     assert len(waiting) > 100
 
 
-def test_a_node_that_joins_and_leaves_every_3_s_for_a_minute_costs_no_call(settings: Settings, tmp_path: Path) -> None:
+def test_a_node_that_joins_and_leaves_every_3_s_costs_no_call(settings: Settings, tmp_path: Path) -> None:
     seed, _ = seeded()
     history, journal = History(), tmp_path / "journal"
     with system(settings) as running:
         _with_a_router(running, "stays")
         with load(settings, history, journal, every_s=0.002, **WORK) as calls:
-            until_s = time.monotonic() + 60
+            until_s = time.monotonic() + RESTLESS_S
             turns = 0
             while time.monotonic() < until_s:
                 turn_ends_s = time.monotonic() + 3

@@ -24,7 +24,7 @@ from workers import await_ready, kill, start_worker, stop, tail
 
 pytestmark = [pytest.mark.broker, pytest.mark.faults]
 
-READINGS_SENT = int(os.environ.get("EASYREMOTE_TEST_READINGS", "240000"))
+READINGS_SENT = int(os.environ.get("EASYREMOTE_TEST_READINGS", "144000"))
 """The issue's run has 2,000,000, and takes a minute of kills."""
 A_SECOND = int(os.environ.get("EASYREMOTE_TEST_READINGS_A_SECOND", "12000"))
 DEVICES = 200
@@ -32,7 +32,7 @@ WINDOW_MS = 10_000
 LATENESS_MS = 5_000
 BASE = 1_650_000_000_000
 WORKERS = 3
-KILL_EACH_S = 5.0
+KILL_EACH_S = 2.5
 ENVIRONMENT = {
     "EASYREMOTE_ROLES": "streams",
     "EASYREMOTE_WINDOW_S": str(WINDOW_MS / 1000),
@@ -109,7 +109,7 @@ def _fed(
 
 
 @pytest.mark.timeout(600)
-def test_three_workers_of_which_one_is_killed_every_five_seconds_tell_each_window_once_and_right(
+def test_three_workers_of_which_one_is_killed_every_few_seconds_tell_each_window_once_and_right(
     settings: Settings,
 ) -> None:
     readings = _readings()
@@ -175,7 +175,7 @@ def test_workers_that_are_frozen_past_their_session_and_wake_tell_no_window_twic
             assert late.messages == []
         assert all(worker.poll() is None for worker in workers)
     _compare(told, expected)
-    assert frozen >= 4
+    assert frozen >= 3
 
 
 @pytest.mark.timeout(600)

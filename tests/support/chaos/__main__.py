@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from chaos.run import RESULTS, run
 
 def main(arguments: list[str]) -> int:
     """Run as the arguments say: `minutes`, `seed`, `without` (comma separated)."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what it has started is ended too
     given = dict(one.split("=", 1) for one in arguments if "=" in one)
     wrong = given.keys() - {"minutes", "seed", "without"}
     if wrong or len(given) != len(arguments):

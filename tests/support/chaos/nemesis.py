@@ -138,7 +138,8 @@ class Nemesis:
             time.sleep(action.for_s)
             link.resume()
         elif action.target == BROKER:
-            self._to_broker(action)
+            if not self._to_broker(action):
+                return
         elif action.kind == "freeze":
             if not self._system.signal(action.target, signal.SIGSTOP):
                 return
@@ -151,8 +152,11 @@ class Nemesis:
         with self._lock:
             self.faults.append(Fault(action, began_ms, now_ms()))
 
-    def _to_broker(self, action: Action) -> None:
-        with self._broker_lock:
+    def _to_broker(self, action: Action) -> bool:
+        # While it is still on its way back nothing more is done to it: an outage is as long as it is meant to be.
+        if not self._broker_lock.acquire(blocking=False):
+            return False
+        try:
             if action.kind == "freeze":
                 self._broker.signal(signal.SIGSTOP)
                 time.sleep(action.for_s)
@@ -161,3 +165,6 @@ class Nemesis:
                 self._broker.kill()
                 time.sleep(action.for_s)
                 self._broker.start()
+        finally:
+            self._broker_lock.release()
+        return True

@@ -19,7 +19,7 @@ from chaos.topics import Quiet
 from chaos.verdict import Verdict
 
 RESULTS = Path("bench-results")
-_DRAIN_S = 150.0
+_DRAIN_S = 100.0
 
 
 def run(plan: Plan, results: Path = RESULTS) -> Verdict:
@@ -71,6 +71,8 @@ def _trouble(plan: Plan, broker: Broker, system: System, verdict: Verdict) -> li
     undrained = undrained or Quiet(servers).wait(_DRAIN_S)
     verdict.find("undrained", [f"{name}: {left}" for name, left in undrained.items()])
     verdict.find("ended while nothing was done to them", ["see the logs"] * (len(system.lives()) - ended))
+    if undrained:
+        system.dump()
     found = check_calls.gather(servers, calls.sendings, plan.journal)
     verdict.add(check_calls.judge(found, nemesis.faults, swaps.versions))
     verdict.add(check_streams.judge(servers))

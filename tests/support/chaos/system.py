@@ -127,13 +127,18 @@ class System:
             consumer.close()
         return waiting
 
+    def dump(self) -> None:
+        """End all so that each log tells where every thread stood."""
+        self._closing.set()
+        for name in self.workers:
+            self.signal(name, signal.SIGABRT, "dump")
+
     def close(self) -> list[Life]:
         """Ask all to leave; return those that did not within the time, or not with 0."""
         self._closing.set()
         for name in self.workers:
             self.signal(name, signal.SIGCONT)
             self.signal(name, signal.SIGTERM, "the end")
-        bad = []
         deadline = time.monotonic() + _LEAVE_S
         for worker in self.workers.values():
             if worker.process is None:
@@ -144,8 +149,8 @@ class System:
                 worker.process.kill()
         for thread in self._threads:
             thread.join()
-        bad += [worker.lives[-1] for worker in self.workers.values() if worker.lives and worker.lives[-1].code != 0]
-        return bad
+        last = [worker.lives[-1] for worker in self.workers.values() if worker.lives]
+        return [life for life in last if life.code != 0 and life.asked != "dump"]
 
     def lives(self) -> list[Life]:
         """Return every process that there was."""
@@ -205,6 +210,7 @@ class System:
             "CHAOS_TRIES": str(self._plan.tries),
             "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *([here] if here else [])]),
             "PYTHONUNBUFFERED": "1",
+            "PYTHONFAULTHANDLER": "1",
         }
         return Worker(name, common | environment)
 

@@ -23,7 +23,7 @@ ACTIONS = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(actions=ACTIONS, most=st.integers(1, 5))
 def test_a_shelf_on_disk_does_what_one_in_memory_does(
     tmp_path: Path, actions: list[tuple[str, bytes, int]], most: int

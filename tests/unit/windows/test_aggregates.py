@@ -62,7 +62,7 @@ def _results(wanted: Sequence[Aggregate], values: Sequence[Any], chance: random.
 
 
 @given(st.lists(HOSTILE, min_size=1, max_size=60), CHANCE)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_counts_and_extremes_are_exact_and_sums_and_moments_right_to_1e_12_however_they_are_grouped(
     values: list[float], chance: random.Random
 ) -> None:
@@ -88,7 +88,7 @@ def test_counts_and_extremes_are_exact_and_sums_and_moments_right_to_1e_12_howev
 
 
 @given(st.lists(OFFSET, min_size=1, max_size=200), CHANCE, CHANCE)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_a_sum_is_the_same_to_the_last_bit_however_its_records_are_grouped(
     values: list[float], one: random.Random, other: random.Random
 ) -> None:
@@ -104,7 +104,7 @@ def test_a_large_offset_does_not_swallow_the_variance() -> None:
 
 
 @given(st.lists(st.one_of(HOSTILE, st.sampled_from([math.nan, math.inf, -math.inf, 1e151])), min_size=1), CHANCE)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_nan_and_infinities_are_counted_and_spoil_nothing(values: list[float], chance: random.Random) -> None:
     good = [value for value in values if abs(value) <= 1e150]
     wanted: list[Aggregate] = [NumericCount("v"), Invalid("v"), Sum("v"), Min("v"), Max("v")]
@@ -126,7 +126,7 @@ def test_what_is_no_number_is_left_out_of_numbers_and_told_by_its_type() -> None
 
 
 @given(st.lists(st.floats(-1e9, 1e9), min_size=1, max_size=EXACT), st.floats(0, 1), CHANCE)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_quantiles_of_few_numbers_are_exact(values: list[float], q: float, chance: random.Random) -> None:
     median, quantile = _results([Median("v"), Quantile("v", q)], values, chance)
     assert median == pytest.approx(statistics.median(values))

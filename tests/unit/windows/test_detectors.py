@@ -188,13 +188,13 @@ def test_an_alert_budget_opens_so_many_a_day_whatever_the_scores_are() -> None:
     rule = AlertRule(cooldown=1, calm=1, rise=0.1, per_day=6)
     for scale in (1.0, 50.0):
         state = np.zeros(1, _alert_dtype())
-        scores = np.random.default_rng(5).exponential(scale, 30 * 1_440)
+        scores = np.random.default_rng(5).exponential(scale, 20 * 1_440)
         days: list[int] = []
         for row, score in enumerate(scores):
             at = np.array([NOW + row * MINUTE])
             changed = rule.step(state, np.array([1.0]), np.array([score]), at, np.array([row]))
             days += [row // 1_440 for _ in changed.opened]
-        lately = sum(day >= 10 for day in days) / 20
+        lately = sum(day >= 10 for day in days) / 10
         assert 4.5 < lately < 7.5
 
 

@@ -119,7 +119,7 @@ def _run(
 
 @pytest.mark.parametrize("by_key", [True, False], ids=["by key", "by partition"])
 @pytest.mark.parametrize("how", ["inner", "left", "outer"])
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(events=st.tuples(EVENTS, EVENTS), bounds=st.tuples(st.integers(0, 30), st.integers(0, 30)), draw=st.data())
 def test_an_interval_join_gives_the_pairs_in_time_whatever_the_interleaving_the_batches_and_the_restarts(
     how: How, by_key: bool, events: tuple[list[tuple[str, int]], ...], bounds: tuple[int, int], draw: st.DataObject
@@ -135,7 +135,7 @@ def test_an_interval_join_gives_the_pairs_in_time_whatever_the_interleaving_the_
 
 @pytest.mark.parametrize("by_key", [True, False], ids=["by key", "by partition"])
 @pytest.mark.parametrize("how", ["inner", "left"])
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(events=st.tuples(EVENTS, EVENTS), tolerance=st.none() | st.integers(0, 60), draw=st.data())
 def test_an_as_of_join_and_one_with_a_table_give_the_latest_in_time_whatever_comes_first(
     how: How, by_key: bool, events: tuple[list[tuple[str, int]], ...], tolerance: int | None, draw: st.DataObject

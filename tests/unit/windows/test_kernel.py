@@ -115,14 +115,14 @@ ROWS = st.lists(
 
 
 @given(ROWS, st.lists(st.integers(1, 80), max_size=8))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_any_batching_gives_what_the_oracle_gives(rows: list[Row], cuts: list[int]) -> None:
     kernel = Kernel(Tumbling(SIZE), EventTime(LATENESS), None)
     _assert_same(_finish(kernel, _run(kernel, rows, cuts)), _oracle(rows))
 
 
 @given(ROWS, st.randoms(use_true_random=False), st.lists(st.integers(1, 80), max_size=8))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_any_shuffle_within_the_lateness_gives_the_same_final_result(
     rows: list[Row], chance: random.Random, cuts: list[int]
 ) -> None:
@@ -135,7 +135,7 @@ def test_any_shuffle_within_the_lateness_gives_the_same_final_result(
 
 
 @given(ROWS, st.integers(0, 80), st.lists(st.integers(1, 80), max_size=4))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_a_kernel_that_is_restored_goes_on_as_the_first_would_have(rows: list[Row], cut: int, cuts: list[int]) -> None:
     time, detector = EventTime(LATENESS), ZScore(threshold=1.0, warmup=2, memory=10, calm=2)
     whole = Kernel(Tumbling(SIZE), time, detector)

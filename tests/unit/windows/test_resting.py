@@ -181,7 +181,7 @@ def _told(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(events=EVENTS, cuts=CUTS, crash=st.booleans())
 def test_what_is_told_does_not_depend_on_which_keys_rest(
     kind: str, events: list[Event], cuts: list[int], *, crash: bool

@@ -197,7 +197,7 @@ CUTS = st.lists(st.integers(1, 80), max_size=8)
 @pytest.mark.parametrize("watermark", ["key", "partition"])
 @pytest.mark.parametrize("windows", WINDOWS.values(), ids=WINDOWS)
 @given(rows=ROWS, chance=st.randoms(use_true_random=False), cuts=CUTS, crash=st.booleans())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_any_shuffle_within_the_lateness_any_batching_and_any_crash_give_what_the_sorted_input_gives(
     windows: Assigner, watermark: str, rows: list[Row], chance: random.Random, cuts: list[int], *, crash: bool
 ) -> None:
@@ -210,7 +210,7 @@ def test_any_shuffle_within_the_lateness_any_batching_and_any_crash_give_what_th
 @pytest.mark.parametrize("watermark", ["key", "partition"])
 @pytest.mark.parametrize("windows", WINDOWS.values(), ids=WINDOWS)
 @given(rows=ROWS, cuts=CUTS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_any_order_and_batching_calls_late_what_comes_behind_the_watermark_and_counts_the_others(
     windows: Assigner, watermark: str, rows: list[Row], cuts: list[int]
 ) -> None:

@@ -37,7 +37,7 @@ def _plain(detector: ZScore, values: list[float]) -> list[tuple[int, float]]:
     ),
     st.integers(1, 9),
 )
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_many_series_in_columns_score_as_each_alone(series: list[list[float]], cut: int) -> None:
     detector = ZScore(threshold=3.0, memory=20, warmup=5, calm=3)
     baseline = np.zeros(len(series), BASELINE)
