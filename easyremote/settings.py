@@ -148,6 +148,13 @@ class Settings(BaseSettings):
     call_limit_s: float = Field(
         default=600.0, ge=0, description="how long a function or a forward pass may take, s; 0: as long as it likes"
     )
+    function_threads: int = Field(
+        default=32, ge=2, le=10_000, description="plain functions that run at once; of one function at most an eighth"
+    )
+    stream_threads: int = Field(
+        default=32, ge=2, le=10_000, description="plain generators that run at once; of one function at most a quarter"
+    )
+    max_items: int = Field(default=2_048, ge=1, description="most inputs of one call of a model, such as texts")
     hung_limit: int = Field(default=4, ge=1, description="hanging threads from which on the worker ends itself")
     tracebacks: bool = Field(default=True, description="whether an error's reply says where the function raised")
     heartbeat_ms: int = Field(default=500, ge=50, description="between a node's heartbeats")

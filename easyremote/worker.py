@@ -328,7 +328,7 @@ def _build_node(settings: Settings) -> AINodeManager:
     if _is_processor(settings):
         processor = StreamProcessor(settings.processor_id or settings.node_id, now_ms)
         functions += [Function(call.__name__, call) for call in processor.functions()]
-    return AINodeManager(settings.node_type, models, functions)
+    return AINodeManager(settings.node_type, models, functions, max_items=settings.max_items)
 
 
 def _topics_of(pipelines: Iterable[Pipeline]) -> set[str]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable
+from collections.abc import Collection, Hashable
 from dataclasses import dataclass, field
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from typing import Generic, TypeVar
 
 from easyremote.topics.records import Priority
@@ -80,15 +80,21 @@ class Batcher(Generic[J]):
         self._came += 1
         self._count += 1
 
-    def take(self, now_ms: float, shared_by: int = 1) -> Taken[J]:
+    @property
+    def keys(self) -> Collection[Hashable]:
+        """The keys of which something waits."""
+        return self._heaps.keys()
+
+    def take(self, now_ms: float, shared_by: int = 1, passed_over: Collection[Hashable] = ()) -> Taken[J]:
         """Remove and return the next batch, and what was to go before it but has a deadline at or before `now_ms`.
 
-        The batch is empty only if nothing is left. `shared_by` so many takers it is one of: what waits is for all.
+        The batch is empty only if nothing is left but of the keys that are `passed_over`. `shared_by` so many takers
+        it is one of: what waits is for all.
         """
         most = min(self.max_items, -(-self._count // shared_by))
         taken: Taken[J] = Taken()
-        while self._heaps and not taken.batch:
-            key = next(iter(self._heaps)) if len(self._heaps) == 1 else self._first_key()
+        while len(self._heaps) > len(passed_over) and not taken.batch:
+            key = next(iter(self._heaps)) if len(self._heaps) == 1 else self._first_key(passed_over)
             heap = self._heaps[key]
             self._fill(heap, now_ms, taken, most)
             if not heap:
@@ -96,8 +102,23 @@ class Batcher(Generic[J]):
         self._count -= len(taken.batch) + len(taken.expired)
         return taken
 
-    def _first_key(self) -> Hashable:
-        return min(self._heaps, key=lambda key: self._heaps[key][0][:3])
+    def expire(self, now_ms: float) -> list[J]:
+        """Remove and return what has a deadline at or before `now_ms`, wherever it stands."""
+        expired: list[J] = []
+        for key, heap in list(self._heaps.items()):
+            late = [item for _, deadline, _, _, item in heap if deadline <= now_ms]
+            if not late:
+                continue
+            expired += late
+            heap[:] = [entry for entry in heap if entry[1] > now_ms]
+            heapify(heap)
+            if not heap:
+                del self._heaps[key]
+        self._count -= len(expired)
+        return expired
+
+    def _first_key(self, passed_over: Collection[Hashable]) -> Hashable:
+        return min((key for key in self._heaps if key not in passed_over), key=lambda key: self._heaps[key][0][:3])
 
     def _fill(self, heap: list[tuple[int, float, int, int, J]], now_ms: float, taken: Taken[J], most: int) -> None:
         room_bytes = self.max_bytes

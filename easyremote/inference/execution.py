@@ -19,6 +19,7 @@ from easyremote.inference.passing import refuse_stray
 from easyremote.inference.queues import Fifo, Ranked
 from easyremote.inference.replies import ReplyMaker
 from easyremote.inference.running import Runner, argument_of
+from easyremote.inference.shares import Shares
 from easyremote.inference.stalls import StallWatch, jobs_of
 from easyremote.inference.streaming import SendItem
 from easyremote.threads import LongThread
@@ -32,15 +33,15 @@ __all__ = ["Executor", "Job", "Outcome"]
 
 log = structlog.get_logger(__name__)
 
-_FUNCTION_THREADS = 4
-_STREAM_THREADS = 8
-"""A generator holds its thread until its end; it must not keep the other functions from theirs."""
+_FUNCTION_SHARES = 8
+_STREAM_SHARES = 4
+"""One function may have the threads divided by this. A generator holds its thread until its end, so that streams have
+threads of their own."""
 _QUICK_BATCH = 64
 _QUICK_MS = 0.5
 """Waking a thread costs about as much as such a function, so one thread takes all that wait."""
 _HOLDS_UP_S = 0.1
 """After that time at one call that thread holds the others up, and another one takes them."""
-_ANY_BYTES = 1 << 62
 _PASSES_END_S = 30.0
 """For the passes of a version that is replaced by one which may have fewer at once."""
 _LOOK_S = 0.1
@@ -84,8 +85,8 @@ class Executor:
             node, settings.node_id, settings.max_payload_bytes, self._desk, tracebacks=settings.tracebacks
         )
         self._runner = Runner(node, replies, self._desk, answer, wanted, send_item)
-        self._functions = self._single("functions", _FUNCTION_THREADS)
-        self._streams = self._single("streams", _STREAM_THREADS)
+        self._functions = self._shared("functions", settings.function_threads, _FUNCTION_SHARES)
+        self._streams = self._shared("streams", settings.stream_threads, _STREAM_SHARES)
         self._quick = Lane("quick functions", Fifo(_QUICK_BATCH), self._runner.run_each, failed)
         self._models: dict[str, tuple[Lane, Ranked]] = {}
         self._leaving: list[Lane] = []
@@ -158,7 +159,8 @@ class Executor:
         elif function.is_stream and not function.is_async:
             lane = self._streams
         else:
-            lane = self._quick if self._node.stats.is_quick(function.name, _QUICK_MS) else self._functions
+            is_quick = self._node.stats.is_quick(function.name, _QUICK_MS) and not self._quick.is_aside(function.name)
+            lane = self._quick if is_quick else self._functions
         self._put_on(lane, job)
 
     def _put_on(self, lane: Lane | None, job: Job) -> None:
@@ -197,10 +199,10 @@ class Executor:
         models = [lane for lane, _ in list(self._models.values())]
         return [self._functions, self._streams, self._quick, *models, *list(self._leaving)]
 
-    def _single(self, name: str, threads: int) -> Lane:
-        batcher: Batcher[Job] = Batcher(max_items=1, max_bytes=_ANY_BYTES)
-        queue = Ranked(batcher, self._runner.expire, wall_ms, at_once=threads)
-        return Lane(name, queue, self._runner.run_each, self._failed, threads=threads)
+    def _shared(self, name: str, threads: int, shares: int) -> Lane:
+        share = max(1, threads // shares)
+        queue = Shares(self._runner.expire, wall_ms, threads=threads, share=share)
+        return Lane(name, queue, self._runner.run_each, self._failed, threads=share, most=threads)
 
     def _batch_key(self, job: Job) -> Hashable:
         if job.call.claims:
@@ -235,6 +237,8 @@ class Executor:
         while not self._closing.wait(_LOOK_S):
             now_s = monotonic_s()
             lanes = self._lanes()
+            for lane in lanes:
+                lane.expire()
             by_hand = {hand: lane for lane in lanes for hand in lane.hands}
             for hand, doing in watches.stalled(by_hand, now_s):
                 self._give_up(by_hand[hand], hand, doing)

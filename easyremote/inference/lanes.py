@@ -24,15 +24,15 @@ log = structlog.get_logger(__name__)
 class Hand:
     """What one thread of a lane has in hand."""
 
-    __slots__ = ("batch", "doing", "given_up", "holds", "steps", "thread")
+    __slots__ = ("batch", "doing", "given_up", "held", "steps", "thread")
 
     def __init__(self) -> None:
         self.batch: Sequence[Job] = ()
         """What it took from the queue at once."""
         self.doing: Job | Sequence[Job] | None = None
         """What of it runs now: one job, or several together; None while it waits for others."""
-        self.holds = False
-        """Whether what it took is not done yet, as the queue knows."""
+        self.held: Sequence[Job] = ()
+        """What it took and is not done yet, as the queue knows."""
         self.steps = 0
         """Counts the steps of what it does, so that slow progress is told from none."""
         self.given_up = False
@@ -58,6 +58,8 @@ class Lane:
         Told of an error that escaped `run`.
     threads : int
         How many.
+    most : int, optional
+        How many there may be: one more is started when the last that was free has something to do.
     """
 
     def __init__(
@@ -68,14 +70,18 @@ class Lane:
         failed: Callable[[Exception], None],
         *,
         threads: int = 1,
+        most: int = 0,
     ) -> None:
         self.put = queue.put
+        self.expire = queue.expire
         self._name = name
         self._queue = queue
         self._run = run
         self._failed = failed
         self._lock = threading.Lock()
         self._started = 0
+        self._most = most
+        self._free = 0
         self._hands: list[Hand] = []
         self._aside: list[Hand] = []
         self._hung: list[Hand] = []
@@ -86,6 +92,13 @@ class Lane:
         """The hands of the threads that are not thought to hang, those set aside among them."""
         with self._lock:
             return [*self._hands, *self._aside]
+
+    def is_aside(self, function: str) -> bool:
+        """Say whether a thread that was set aside runs a function."""
+        if not self._aside:
+            return False  # nearly always, and without the lock
+        with self._lock:
+            return any(job.call.function == function for hand in self._aside for job in hand.batch)
 
     @property
     def hung(self) -> int:
@@ -138,10 +151,17 @@ class Lane:
 
     def _work(self, hand: Hand) -> None:
         while not hand.given_up:
+            with self._lock:
+                self._free += 1
             batch = self._queue.take()
+            with self._lock:
+                self._free -= 1
+                more = not self._free and len(self._hands) < self._most
             if batch is None:
                 return
-            hand.batch, hand.holds = batch, True
+            if more:
+                self._start()
+            hand.batch = hand.held = batch
             try:
                 self._run(batch, hand)
             except BaseException as error:
@@ -157,6 +177,6 @@ class Lane:
     def _let_go(self, hand: Hand) -> None:
         # Once: one that was given up may come back.
         with self._lock:
-            held, hand.holds = hand.holds, False
+            held, hand.held = hand.held, ()
         if held:
-            self._queue.done()
+            self._queue.done(held)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from msgspec import Meta
 
+from easyremote.errors import InvalidArguments
 from easyremote.inference.functions import Function, Registry
 from easyremote.inference.slots import Slot
 from easyremote.topics.records import ModelState
@@ -98,10 +99,20 @@ class AINodeManager:
         What it holds; each answers the function that its class names.
     functions : iterable of Function
         What it offers besides.
+    max_items : int
+        Most inputs of one call of a model.
     """
 
-    def __init__(self, node_type: str, models: Sequence[BaseAIModel] = (), functions: Sequence[Function] = ()) -> None:
+    def __init__(
+        self,
+        node_type: str,
+        models: Sequence[BaseAIModel] = (),
+        functions: Sequence[Function] = (),
+        *,
+        max_items: int = 2_048,
+    ) -> None:
         self.node_type = node_type
+        self._max_items = max_items
         self._slots = {model.name: Slot(model.name, model) for model in models}
         self.stats = NodeStats()
         self.registry = Registry()
@@ -128,7 +139,7 @@ class AINodeManager:
         ConfigError
             If something else has the name of one of its functions.
         """
-        self.registry.replace_model(model.name, functions_of(model))
+        self.registry.replace_model(model.name, functions_of(model, self._max_items))
 
     def withdraw(self, name: str) -> None:
         """Offer a model's functions no longer: their calls are passed on."""
@@ -164,17 +175,17 @@ class AINodeManager:
         }
 
 
-def functions_of(model: BaseAIModel) -> list[Function]:
-    """Return the functions that a model answers."""
+def functions_of(model: BaseAIModel, max_items: int) -> list[Function]:
+    """Return the functions that a model answers, to calls of at most so many inputs each."""
     told: dict[str, Any] = {  # Any: three kinds of parameter
         "model": model.name,
         "version": model.version,
         "retry_on": model.retry_on,
     }
-    offered = [Function(model.function, _named(model), many=model.predict_each, **told)]
+    offered = [Function(model.function, _named(model), many=_bounded(model, max_items), **told)]
     if model.function == "text_sentiment_analysis":
         # Not `many`: its texts are a batch already.
-        offered.append(Function("batch_text_analysis", _batched(model), **told))
+        offered.append(Function("batch_text_analysis", _batched(model, max_items), **told))
     return offered
 
 
@@ -199,9 +210,32 @@ def _named(model: BaseAIModel) -> Callable[[Any], dict[str, Any]]:
     return known.get(model.function, predict)
 
 
-def _batched(model: BaseAIModel) -> Callable[[list[Any]], list[dict[str, Any]]]:
+def _refuse_many(function: str, given: Any, max_items: int) -> InvalidArguments | None:  # Any: as a caller sent it
+    if not isinstance(given, list) or len(given) <= max_items:
+        return None
+    limit = f"the limit is {max_items:,} (EASYREMOTE_MAX_ITEMS)"
+    return InvalidArguments(f"{function}: {len(given):,} inputs in one call, {limit}: send several")
+
+
+def _bounded(model: BaseAIModel, max_items: int) -> Callable[[Sequence[Any]], Sequence[Any]]:
+    def predict_each(inputs: Sequence[Any]) -> Sequence[Any]:
+        refused = [_refuse_many(model.function, one, max_items) for one in inputs]
+        if not any(refused):
+            return model.predict_each(inputs)
+        done = iter(model.predict_each([one for one, error in zip(inputs, refused, strict=True) if error is None]))
+        return [error or next(done) for error in refused]
+
+    return predict_each
+
+
+def _batched(model: BaseAIModel, max_items: int) -> Callable[[list[Any]], list[dict[str, Any]]]:
     def batch_text_analysis(texts: list[Any]) -> list[dict[str, Any]]:
         """Return the sentiment of each text, an error in place of one that fails."""
-        return model.predict_batch(texts)
+        error = _refuse_many("batch_text_analysis", texts, max_items)
+        if error is not None:
+            raise error
+        # In passes like those of other calls, which have their turn between two of them.
+        starts = range(0, len(texts), model.max_batch)
+        return [one for start in starts for one in model.predict_batch(texts[start : start + model.max_batch])]
 
     return batch_text_analysis

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from easyremote.topics.claims import claimed_bytes
@@ -27,8 +27,12 @@ class WaitingJobs(Protocol):
         """Wait for jobs and return those of the next batch; None when closed and empty."""
         ...
 
-    def done(self) -> None:
+    def done(self, jobs: Sequence[Job]) -> None:
         """Hear that a batch which was taken is done, or never will be."""
+        ...
+
+    def expire(self) -> None:
+        """Tell what is too late, though no thread may be free to take it."""
         ...
 
     def close(self) -> None:
@@ -75,8 +79,11 @@ class Fifo:
             batch.append(job)
         return batch
 
-    def done(self) -> None:
+    def done(self, jobs: Sequence[Job]) -> None:
         """Count nothing: any number of batches may be out."""
+
+    def expire(self) -> None:
+        """Tell nothing: what waits here is taken at once, and told when it is looked at."""
 
     def close(self) -> None:
         """Take no more in."""
@@ -146,11 +153,18 @@ class Ranked:
             if taken.batch:
                 return taken.batch
 
-    def done(self) -> None:
+    def done(self, jobs: Sequence[Job] = ()) -> None:  # how many there were is not counted
         """Hear that a batch which was taken is done, or never will be."""
         with self._changed:
             self._out -= 1
             self._changed.notify_all()
+
+    def expire(self) -> None:
+        """Tell what is too late, though no thread may be free to take it."""
+        with self._changed:
+            expired = self._batcher.expire(self._now_ms())
+        for job in expired:
+            self._expired(job)
 
     def bound(self, max_items: int, max_bytes: int) -> None:
         """Give out at most so many jobs, and bytes of arguments, at once from now on."""

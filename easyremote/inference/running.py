@@ -117,8 +117,10 @@ class Runner:
 
     def expire(self, job: Job) -> None:
         """Tell that a job's deadline passed before it ran."""
-        late_ms = wall_ms() - (job.call.deadline_ms or 0)
-        self.fail(job, DeadlineExceeded(f"the deadline passed {late_ms:.0f} ms before {job.call.function} ran"))
+        now_ms = wall_ms()
+        late_ms, waited_ms = now_ms - (job.call.deadline_ms or 0), now_ms - job.arrived_ms
+        where = f"{job.call.function} ran: it waited {waited_ms:.0f} ms on this node for its turn"
+        self.fail(job, DeadlineExceeded(f"the deadline passed {late_ms:.0f} ms before {where}"))
 
     def cancel(self, job: Job) -> None:
         """Tell that a job was withdrawn, and stop it where it can be stopped."""

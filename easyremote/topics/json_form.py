@@ -11,10 +11,14 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import gc
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import msgspec
 import numpy as np
@@ -26,8 +30,12 @@ Place = tuple[str | int | None, ...]
 """The way to a value from the whole: keys and indices; None at its end: each item of a list."""
 
 _BYTES: frozenset[type] = frozenset({bytes, bytearray, memoryview})
-_OTHER_LEAVES: frozenset[type] = frozenset({str, int, bool, type(None), Raw, UnsetType})
+_OTHER_LEAVES: frozenset[type] = frozenset(
+    {str, int, bool, type(None), Raw, UnsetType, datetime, date, time, timedelta, Decimal, UUID}
+)
 _LEAVES = _BYTES | _OTHER_LEAVES | {float}
+_HOLDERS: frozenset[type] = frozenset({dict, list, tuple, set, frozenset})
+_KNOWN = _LEAVES | _HOLDERS
 _NOT_BYTES = _LEAVES - _BYTES
 _NOT_FLOAT = _LEAVES - {float}
 
@@ -93,6 +101,8 @@ def _of_numpy(value: Any) -> Any:  # Any: what the encoder does not know
 
 def refuse_no_number(value: Any, name: str) -> None:  # Any: whatever a user gives
     """Raise ValueError if NaN or an infinity is in a value that has a form in JSON otherwise."""
+    if not _may_hold(value, float):
+        return
     found = _first(value, _NOT_FLOAT, lambda one: type(one) is float and not math.isfinite(one))
     if found is not None:
         place, number = found
@@ -123,8 +133,32 @@ def bytes_places(value: Any) -> list[Place]:  # Any: whatever a user gives
     [('a',), ('b', None), ('c', 1)]
     """
     found: list[Place] = []
-    _find_bytes(value, (), found)
+    if _may_hold(value, bytes):
+        _find_bytes(value, (), found)
     return found
+
+
+def _may_hold(value: Any, what: type) -> bool:  # Any: as above
+    """Say whether bytes, or floats of which one is not finite, may be in a value; False is sure.
+
+    It goes by levels, each looked at in a few steps of C: of most results it is all that is done.
+    """
+    kinds = {type(value)}
+    refs = [value]
+    while True:
+        if not kinds <= _KNOWN:
+            return True  # something whose insides are known by its class alone
+        if what is float:
+            floats = refs if kinds == {float} else [one for one in refs if type(one) is float]
+            if not math.isfinite(sum(floats)):
+                return True  # or they are so large that their sum is not finite: it is looked at
+        elif kinds & _BYTES:
+            return True
+        if not kinds & _HOLDERS:
+            return False
+        level = refs if kinds <= _HOLDERS else [one for one in refs if type(one) in _HOLDERS]
+        refs = gc.get_referents(*level)
+        kinds = set(map(type, refs))
 
 
 def _find_bytes(value: Any, place: Place, found: list[Place]) -> None:  # Any: as above

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Any
+
+import msgspec
 
 from easyremote.windows.batches import aggregates, described, joined, metric
 
@@ -15,15 +18,21 @@ __all__ = ["StreamProcessor"]
 _KEPT_WINDOWS = 5
 _FIRST_WINDOW_MS = 60_000
 _MOST_ITEMS = 100_000
-_ENDLESS = float("inf")
+_MOST_BYTES = 64 * 1024 * 1024
+"""As JSON."""
+_LONGEST_MS = 24 * 3_600_000
+"""One caller's long window keeps everybody's items."""
+
+_encode = msgspec.json.Encoder().encode
 
 
 class StreamProcessor:
     """Answers questions about batches, and about the windows of what it has seen.
 
-    What it has seen is kept for five lengths of the longest time window that it was asked for (a minute to begin with),
-    100,000 items at most, in this process: a call that asks for windows goes to the same processor (`target`, or an
-    `affinity_key`) as those that brought the items. Callable from several threads.
+    What it has seen is kept for five lengths of the longest time window that it is asked for (a minute to begin with, a
+    day at most; until it was not asked for in five lengths), 100,000 items and 64 MiB of JSON at most, in this process:
+    a call that asks for windows goes to the same processor (`target`, or an `affinity_key`) as those that brought the
+    items. Callable from several threads.
 
     Parameters
     ----------
@@ -44,8 +53,11 @@ class StreamProcessor:
     def __init__(self, processor_id: str, clock: Callable[[], int]) -> None:
         self.processor_id = processor_id
         self._clock = clock
-        self._seen: deque[tuple[int, Any]] = deque(maxlen=_MOST_ITEMS)
+        self._seen: deque[tuple[int, Any]] = deque()
+        self._sizes: deque[int] = deque()
+        self._bytes = 0
         self._longest_ms = _FIRST_WINDOW_MS
+        self._asked_ms = 0
         self._processed = 0
         self._errors = 0
         self._under_way = 0
@@ -85,7 +97,10 @@ class StreamProcessor:
             self._under_way -= len(data_batch)
             self._processed += len(good)
             self._errors += len(data_batch) - len(good)
-            self._seen.extend(good)
+            for came in good:
+                self._seen.append(came)
+                self._sizes.append(len(_encode(came[1])))
+                self._bytes += self._sizes[-1]
             self._drop_old()
         return {
             "processor_id": self.processor_id,
@@ -114,19 +129,22 @@ class StreamProcessor:
         Raises
         ------
         ValueError
-            If there is no such type, or the size is not positive.
+            If there is no such type, or the size is not positive, or longer than a day.
         """
         if window_type not in {"time", "count"}:
             raise ValueError(f"unknown window type {window_type!r}: use 'time' (seconds) or 'count' (items)")
-        if not 0 < window_size < _ENDLESS:
+        if not 0 < window_size < math.inf:
             raise ValueError(f"a window of {window_size!r} is not possible: it must be positive and finite")
+        if window_type == "time" and window_size * 1000 > _LONGEST_MS:
+            raise ValueError(f"a window of {window_size:g} s is too long: {_LONGEST_MS // 1000} s is the longest")
         with self._lock:
             if window_type == "count":
                 size = min(int(window_size) or 1, len(self._seen))
                 return aggregates(list(islice(self._seen, len(self._seen) - size, None)))
             size_ms = round(window_size * 1000)
-            self._longest_ms = max(self._longest_ms, size_ms)
             self._drop_old()
+            if size_ms >= self._longest_ms:
+                self._longest_ms, self._asked_ms = size_ms, self._clock()
             now_ms = self._clock()
             return aggregates([one for one in self._seen if one[0] > now_ms - size_ms], (now_ms - size_ms, now_ms))
 
@@ -207,6 +225,10 @@ class StreamProcessor:
         )
 
     def _drop_old(self) -> None:
-        oldest = self._clock() - _KEPT_WINDOWS * self._longest_ms
-        while self._seen and self._seen[0][0] < oldest:
+        now_ms = self._clock()
+        if now_ms - self._asked_ms > _KEPT_WINDOWS * self._longest_ms:
+            self._longest_ms = _FIRST_WINDOW_MS
+        oldest = now_ms - _KEPT_WINDOWS * self._longest_ms
+        while self._seen and (self._seen[0][0] < oldest or len(self._seen) > _MOST_ITEMS or self._bytes > _MOST_BYTES):
             self._seen.popleft()
+            self._bytes -= self._sizes.popleft()

@@ -8,6 +8,8 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from easyremote import AsyncClient, CallOptions, Client, DeadlineExceeded, Inval
 from easyremote.inference import session as module
 from easyremote.inference.functions import Function
 from easyremote.settings import Settings
+from easyremote.topics.json_form import bytes_places, refuse_no_number
 from easyremote.topics.records import ErrorBody, Reply, Request, decode_request, encode
 from easyremote.topics.replying import NO_TIME
 from easyremote.topics.wire import CORRELATION_ID
@@ -26,6 +29,11 @@ from executing import bench
 
 NAN, INF = float("nan"), float("inf")
 STACK = "Traceback (most recent call last):\n  File \"shop.py\", line 7, in sell\nKeyError: 'x'\n"
+
+
+@dataclass
+class Holder:
+    held: Any
 
 
 class _Message:
@@ -251,3 +259,16 @@ def test_every_error_is_importable_from_the_package() -> None:
     assert named <= set(easyremote.__all__)
     assert all(getattr(easyremote, name) is getattr(errors, name) for name in named)
     assert issubclass(DeadlineExceeded, TimeoutError)
+
+
+@pytest.mark.parametrize(
+    "inner", [b"x", [b"x"], {"a": (1, b"x")}, {"a": datetime(2026, 1, 1, tzinfo=UTC), "b": b"x"}, Holder(b"x")]
+)
+@pytest.mark.parametrize("number", [NAN, [1.0, INF], {"a": (1, -INF)}, {"a": 1e308, "b": [1e308, NAN]}, Holder(NAN)])
+def test_bytes_and_what_is_no_number_are_found_however_deep(inner: Any, number: Any) -> None:
+    value: Any = {"plain": [1, 1.5, None, "text", {"x": ()}], "in": [{"k": inner}]}
+    assert [place[:3] for place in bytes_places(value)] == [("in", 0, "k")]
+    refuse_no_number(value, "result")
+    refuse_no_number({"large": [1e308, 1e308]}, "result")
+    with pytest.raises(ValueError, match=r"result\.in\[1\]"):
+        refuse_no_number({"in": [1.5, {"k": number}]}, "result")

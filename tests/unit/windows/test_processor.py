@@ -134,6 +134,21 @@ def test_what_is_kept_is_bounded(processor: StreamProcessor) -> None:
     assert stats["stats"] == {"processed": 150_000, "errors": 0}
 
 
+def test_no_caller_keeps_items_for_ever_or_without_bound() -> None:
+    now_ms = [1_000_000]
+    processor = StreamProcessor("p", lambda: now_ms[0])
+    with pytest.raises(ValueError, match="86400 s is the longest"):
+        processor.window_aggregation("time", 1e20)
+    processor.window_aggregation("time", 3_600)
+    processor.process_stream_data([1, 2])
+    now_ms[0] += 4 * 3_600_000
+    assert processor.get_stream_stats()["window_stats"] == {"kept_items": 2, "oldest_ms": 1_000_000, "kept_s": 18_000}
+    now_ms[0] += 2 * 3_600_000  # nobody has asked for such a window in five of its lengths
+    assert processor.get_stream_stats()["window_stats"] == {"kept_items": 0, "oldest_ms": None, "kept_s": 300}
+    processor.process_stream_data(["x" * 1_000_000] * 100)
+    assert processor.get_stream_stats()["window_stats"]["kept_items"] == 67  # 64 MiB
+
+
 def test_the_average_of_the_last_ten(processor: StreamProcessor) -> None:
     told = processor.real_time_analytics([1000.0, *range(10)], "average")
     assert told == {"average": 4.5, "count": 10, "window_size": 10, "min": 0, "max": 9}
