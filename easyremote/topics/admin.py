@@ -40,6 +40,7 @@ _NO_ANSWER = frozenset(
     {KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError.REQUEST_TIMED_OUT}  # noqa: SLF001
 )
 _AGAIN_S = 0.5
+_SAY_EVERY = 20
 
 
 class TopicAdmin:
@@ -144,6 +145,8 @@ class TopicAdmin:
         try:
             return {(one.topic, one.partition): future.result(_TIMEOUT_S).offset for one, future in futures.items()}
         except (KafkaException, TimeoutError) as error:
+            # After a restart of its broker a client may ask by the epoch that it knew, and never learn another one.
+            self._client = AdminClient(confluent_config(self._settings))
             raise TopicError(f"the ends of partitions cannot be read: {error}") from error
 
     def set_group_session(self, group: str) -> None:
@@ -223,11 +226,14 @@ def wait_for_ends(
     admin: TopicAdmin, partitions: Sequence[tuple[str, int]], stopping: threading.Event
 ) -> dict[tuple[str, int], int]:
     """Return the ends of partitions as `TopicAdmin.ends` does, however long the broker is away; none if this stops."""
+    tries = 0
     while not stopping.is_set():
         try:
             return admin.ends(partitions)
         except TopicError as error:
-            log.warning("where topics end is not known yet; asking on", error=str(error))
+            if tries % _SAY_EVERY == 0:
+                log.warning("where topics end is not known yet; asking on", error=str(error))
+            tries += 1
             stopping.wait(_AGAIN_S)
     return {}
 

@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import structlog
-from confluent_kafka import OFFSET_END, Consumer, KafkaError, Message, TopicPartition
+from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from easyremote.clock import monotonic_s
 from easyremote.threads import LongThread
@@ -242,6 +242,8 @@ class Tails:
             "to see where topics end", lambda client: client.offsets_for_times(places, timeout=_REQUEST_S)
         )
         known = {}
+        if any(one.error is not None for one in told):
+            self._drop_client()  # as after an exception
         for one in told:
             if one.error is None:
                 known[one.topic, one.partition] = one.offset
@@ -297,7 +299,12 @@ class Tails:
         def once() -> Answer:
             if self._brokers.are_forgotten:
                 self._drop_client()
-            return request(self._client())
+            try:
+                return request(self._client())
+            except KafkaException:
+                # After a restart of its broker a client may ask by the epoch that it knew, and never learn another one.
+                self._drop_client()
+                raise
 
         return ask(what, once, where=self._settings.bootstrap_servers(), stopping=self._closed)
 

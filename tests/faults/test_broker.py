@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
 import pytest
 from easyremote.deploy.broker import BROKER_PROPERTIES, EmbeddedBroker
 from easyremote.deploy.jars import KAFKA_VERSION
@@ -23,6 +20,7 @@ from easyremote.topics.producer import RecordProducer
 from history import History, judge
 from load import load, seeded
 from system import system
+from workers import kill_broker
 
 pytestmark = [pytest.mark.broker, pytest.mark.faults, pytest.mark.timeout(200)]
 
@@ -37,14 +35,7 @@ def broker(tmp_path: Path) -> Iterator[EmbeddedBroker]:
         own.reset()
 
 
-def _kill(broker: EmbeddedBroker) -> None:
-    state = broker.status()
-    assert state is not None
-    os.kill(state.pid, signal.SIGKILL)
-    psutil.Process(state.pid).wait(20)
-
-
-@pytest.mark.parametrize("end", [EmbeddedBroker.stop, _kill], ids=["SIGTERM", "kill -9"])
+@pytest.mark.parametrize("end", [EmbeddedBroker.stop, kill_broker], ids=["SIGTERM", "kill -9"])
 def test_a_broker_restarted_under_load_costs_no_caller_its_one_reply(
     broker: EmbeddedBroker, tmp_path: Path, end: object
 ) -> None:

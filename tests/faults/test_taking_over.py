@@ -10,14 +10,13 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # it exports it unsaid
 from easyremote.settings import Settings
 from easyremote.topics.records import Reply, decode_reply, encode
 from easyremote.topics.replying import NO_TIME
 from easyremote.topics.wire import headers_of
 from history import await_drained, everything, executions, id_of
 from system import system
-from workers import producer_to
+from workers import make_topic, producer_to
 
 pytestmark = [pytest.mark.broker, pytest.mark.faults, pytest.mark.timeout(200)]
 
@@ -31,8 +30,7 @@ class Dead:
         self._prefix, self._journal = settings.namespace, journal
         self._producer = producer_to(settings.bootstrap_servers())
         self.own = settings.namespace + "own"
-        admin = AdminClient({"bootstrap.servers": settings.bootstrap_servers()})
-        admin.create_topics([NewTopic(self.own, num_partitions=3)])[self.own].result(WAIT_S)
+        make_topic(settings, "own", partitions=3)
         self._sent_ms = int(time.time() * 1000)
 
     def call(self, call_id: str, topic: str, offset: int, **headers: str) -> dict[str, str]:

@@ -1,11 +1,19 @@
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
 import psutil
 import pytest
 from easyremote import Client
+from easyremote.clock import now_ms
 from easyremote.errors import CallError
 from easyremote.settings import Settings
 from easyremote.topics.admin import TopicAdmin
 from easyremote.topics.catalog import READINGS, REPLIES, declarations
 from easyremote.topics.producer import RecordProducer, is_refused
+from history import everything
 from workers import tail
 
 pytestmark = pytest.mark.broker
@@ -62,3 +70,29 @@ def test_a_partition_that_is_not_there_is_told_by_the_report_though_the_topic_is
     assert error is not None
     assert is_refused(error)
     assert message.topic() == topic
+
+
+def test_what_a_process_had_in_its_hands_when_it_was_stopped_is_not_sent_when_it_wakes(settings: Settings) -> None:
+    topic = settings.namespace + "readings"  # the broker writes down when it took a record
+    TopicAdmin(settings).ensure(declarations())
+    script = Path(__file__).parent.parent / "support" / "stopped.py"
+    session_s = settings.group_session_ms / 1000
+    stops: list[tuple[int, int]] = []
+    with subprocess.Popen(
+        [sys.executable, script, settings.bootstrap_servers(), topic, f"{session_s * 2 / 3}"], stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        for _ in range(3):
+            time.sleep(0.5)  # it sends meanwhile
+            stopped_ms = now_ms()
+            process.send_signal(signal.SIGSTOP)
+            time.sleep(session_s + 0.5)  # and is stopped meanwhile
+            stops.append((stopped_ms, now_ms()))
+            process.send_signal(signal.SIGCONT)
+        time.sleep(0.5)
+        process.kill()
+    came = [(int(message.value() or b"0"), message.timestamp()[1]) for message in everything(settings, "readings")]
+    stale = [(handed, took) for handed, took in came for stop, wake in stops if handed < stop and took >= wake]
+    assert len(came) > 1_000
+    assert not stale

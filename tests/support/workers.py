@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -12,8 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from confluent_kafka import Message, Producer
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # it exports it unsaid
+from easyremote.deploy.broker import EmbeddedBroker
 from easyremote.inference.nodes import NodeWatch
 from easyremote.settings import Settings
 from easyremote.topics.follower import Follower
@@ -60,6 +64,20 @@ def kill(process: subprocess.Popen[bytes]) -> None:
     """End a worker as a crash would."""
     process.kill()
     process.wait()
+
+
+def make_topic(settings: Settings, name: str, partitions: int) -> None:
+    """Make a topic of a test's own."""
+    admin, topic = AdminClient({"bootstrap.servers": settings.bootstrap_servers()}), settings.namespace + name
+    admin.create_topics([NewTopic(topic, partitions)])[topic].result(30)
+
+
+def kill_broker(broker: EmbeddedBroker) -> None:
+    """End a broker as a crash would."""
+    state = broker.status()
+    assert state is not None
+    os.kill(state.pid, signal.SIGKILL)
+    psutil.Process(state.pid).wait(20)
 
 
 def await_ready(
