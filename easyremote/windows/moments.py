@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,12 +11,15 @@ import numpy.typing as npt
 
 from easyremote.errors import WindowError
 
-__all__ = ["MOMENTS", "Moments", "numbers_of"]
+__all__ = ["LARGEST", "MOMENTS", "Moments", "difference_of_means", "numbers_of", "sums_of_groups", "two_sum"]
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 Values = npt.NDArray[Any]
 """Of float64, or of objects. Any: a user's objects."""
+
+Summed = npt.NDArray[Any] | Mapping[str, npt.NDArray[Any]]
+"""What has `count`, and `sum` and `lost`. Any: a structured array has no static type for its fields."""
 
 MOMENTS = np.dtype(
     [
@@ -32,7 +35,7 @@ MOMENTS = np.dtype(
 """Numbers that count, and those that do not; `lost` is what rounding took from `sum`, `m2` the squared deviations."""
 
 _EMPTY = np.array((0, 0, 0.0, 0.0, 0.0, np.inf, -np.inf), MOMENTS)
-_LARGEST = 1e150
+LARGEST = 1e150
 """The square of a number must be finite too."""
 _ROUNDS = 3
 """Each takes at least 32 bits of the numbers exactly, so that what is left is below 2**-96 of the greatest."""
@@ -67,7 +70,7 @@ class Moments:
     def of_groups(self, values: Values, first: Ints) -> npt.NDArray[Any]:
         """Return the state of each group of a batch; `first` is where each begins."""
         numbers, counts = numbers_of(values)
-        valid = counts & (np.abs(numbers) <= _LARGEST)
+        valid = counts & (np.abs(numbers) <= LARGEST)
         size = np.diff(first, append=len(numbers))
         states = self.empty(len(first))
         if valid.all():
@@ -79,7 +82,8 @@ class Moments:
             least, most = np.where(valid, numbers, np.inf), np.where(valid, numbers, -np.inf)
             numbers = np.where(valid, numbers, 0.0)
         states["min"], states["max"] = np.minimum.reduceat(least, first), np.maximum.reduceat(most, first)
-        states["sum"], states["lost"] = _sums(numbers, first, size)
+        largest = np.maximum.reduceat(np.abs(numbers), first)
+        states["sum"], states["lost"] = sums_of_groups(numbers, first, size, largest)
         count = np.maximum(states["count"], 1)
         deviation = np.where(valid, numbers - np.repeat(states["sum"] / count, size), 0.0)
         # The mean was rounded: what the deviations sum up to is taken out again.
@@ -92,11 +96,11 @@ class Moments:
         mine = states[places]
         count, more = mine["count"], partial["count"]
         both = count + more
-        delta = _difference_of_means(partial, mine)
+        delta = difference_of_means(partial, mine)
         share = np.where((count > 0) & (more > 0), count * (more / np.maximum(both, 1)), 0.0)
         mine["m2"] += partial["m2"] + delta * delta * share
-        total, error = _two_sum(mine["sum"], partial["sum"])
-        mine["sum"], mine["lost"] = _two_sum(total, error + mine["lost"] + partial["lost"])
+        total, error = two_sum(mine["sum"], partial["sum"])
+        mine["sum"], mine["lost"] = two_sum(total, error + mine["lost"] + partial["lost"])
         mine["count"] = both
         mine["invalid"] += partial["invalid"]
         mine["min"] = np.minimum(mine["min"], partial["min"])
@@ -140,9 +144,19 @@ def _as_float(value: float) -> float:
         return np.inf if value > 0 else -np.inf
 
 
-def _sums(numbers: Floats, first: Ints, size: Ints) -> tuple[Floats, Floats]:
-    """Return the sum of each group, and what rounding took from it."""
-    _, exponent = np.frexp(np.maximum.reduceat(np.abs(numbers), first))
+def sums_of_groups(numbers: Floats, first: Ints, size: Ints, largest: Floats) -> tuple[Floats, Floats]:
+    """Return the sum of each group in two parts: rounded, and what rounding took.
+
+    Parameters
+    ----------
+    numbers : ndarray of float64, shape (n,)
+        Group by group, none beyond `LARGEST`.
+    first, size : ndarray of int64, shape (g,)
+        Where each group begins, and how many it has.
+    largest : ndarray of float64, shape (g,)
+        At least as large as each group's numbers are without their signs.
+    """
+    _, exponent = np.frexp(largest)
     bits = np.frexp(size.astype(np.float64))[1] + 1
     total, lost = np.zeros(len(first)), np.zeros(len(first))
     exponent = exponent + bits
@@ -151,17 +165,17 @@ def _sums(numbers: Floats, first: Ints, size: Ints) -> tuple[Floats, Floats]:
         great = np.repeat(np.ldexp(1.0, exponent), size)
         upper = (great + numbers) - great
         numbers = numbers - upper
-        total, error = _two_sum(total, np.add.reduceat(upper, first))
+        total, error = two_sum(total, np.add.reduceat(upper, first))
         lost += error
         if not numbers.any():
             break
         exponent = exponent - 53 + bits
     else:
         lost += np.add.reduceat(numbers, first)
-    return _two_sum(total, lost)
+    return two_sum(total, lost)
 
 
-def _two_sum(a: Floats, b: Floats) -> tuple[Floats, Floats]:
+def two_sum(a: Floats, b: Floats) -> tuple[Floats, Floats]:
     """Return the rounded sum and its error, which together are exact (Knuth)."""
     total = a + b
     part = total - a
@@ -177,7 +191,7 @@ def _two_product(a: Floats, b: Floats) -> tuple[Floats, Floats]:
     return product, error
 
 
-def _mean(states: npt.NDArray[Any]) -> tuple[Floats, Floats]:
+def _mean(states: Summed) -> tuple[Floats, Floats]:
     """Return the mean of each state in two parts."""
     count = np.maximum(states["count"], 1).astype(np.float64)
     mean = states["sum"] / count
@@ -185,7 +199,8 @@ def _mean(states: npt.NDArray[Any]) -> tuple[Floats, Floats]:
     return mean, ((states["sum"] - product) - error + states["lost"]) / count
 
 
-def _difference_of_means(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> Floats:
+def difference_of_means(one: Summed, other: Summed) -> Floats:
+    """Return by how much the mean of each state of one is above that of the other, to the last digits."""
     (mean, rest), (other_mean, other_rest) = _mean(one), _mean(other)
     difference: Floats = (mean - other_mean) + (rest - other_rest)
     return difference

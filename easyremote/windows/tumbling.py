@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from easyremote.errors import WindowError
+from easyremote.windows.moments import LARGEST, difference_of_means, sums_of_groups, two_sum
 
 __all__ = ["WINDOW", "Groups", "OpenWindows", "group_by_window", "window_start"]
 
@@ -76,6 +77,8 @@ class Groups:
     start: Ints
     count: Ints
     sum: Floats
+    lost: Floats
+    """What rounding took from `sum`."""
     m2: Floats
     min: Floats
     max: Floats
@@ -107,17 +110,29 @@ def group_by_window(series: Ints, start: Ints, values: Floats, size_ms: int) -> 
         both, series, start, values = both[order], series[order], start[order], values[order]
     first = np.flatnonzero(np.diff(both, prepend=-1))
     count = np.diff(first, append=len(both))
-    total = np.add.reduceat(values, first)
+    least, most = np.minimum.reduceat(values, first), np.maximum.reduceat(values, first)
+    total, lost = _sums(values, first, count, np.maximum(-least, most))
     deviation = values - np.repeat(total / count, count)
+    # The mean was rounded: what the deviations sum up to is taken out again.
+    off = np.add.reduceat(deviation, first)
     return Groups(
         series[first],
         start[first],
         count,
         total,
-        np.add.reduceat(deviation * deviation, first),
-        np.minimum.reduceat(values, first),
-        np.maximum.reduceat(values, first),
+        lost,
+        np.maximum(np.add.reduceat(deviation * deviation, first) - off * off / count, 0.0),
+        least,
+        most,
     )
+
+
+def _sums(values: Floats, first: Ints, count: Ints, largest: Floats) -> tuple[Floats, Floats]:
+    """Return the sum of each group in two parts, the same however its readings came; `largest` is of each, unsigned."""
+    if largest.max() <= LARGEST:
+        return sums_of_groups(values, first, count, largest)
+    total = np.add.reduceat(values, first)
+    return total, np.zeros(len(total))
 
 
 class OpenWindows:
@@ -133,18 +148,15 @@ class OpenWindows:
         """Add a batch's groups to their windows, opening those that are new."""
         places = self._places(groups)
         rows = self.rows
-        count, total = rows["count"][places], rows["sum"][places]
-        exact = total + rows["lost"][places]
+        held = rows[places]
+        count = held["count"]
         both = count + groups.count
-        delta = groups.sum / groups.count - exact / np.maximum(count, 1)
-        rows["m2"][places] += groups.m2 + delta * delta * (count * (groups.count / both))
+        with np.errstate(over="ignore", invalid="ignore"):  # the variance of the largest numbers is none
+            delta = difference_of_means({"count": groups.count, "sum": groups.sum, "lost": groups.lost}, held)
+            rows["m2"][places] += groups.m2 + delta * (count * (groups.count / both)) * delta
         rows["count"][places] = both
-        # Neumaier's compensated sum.
-        risen = total + groups.sum
-        rows["lost"][places] += np.where(
-            np.abs(total) >= np.abs(groups.sum), (total - risen) + groups.sum, (groups.sum - risen) + total
-        )
-        rows["sum"][places] = risen
+        total, error = two_sum(held["sum"], groups.sum)
+        rows["sum"][places], rows["lost"][places] = two_sum(total, error + held["lost"] + groups.lost)
         rows["min"][places] = np.minimum(rows["min"][places], groups.min)
         rows["max"][places] = np.maximum(rows["max"][places], groups.max)
 

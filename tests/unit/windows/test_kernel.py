@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 import random
 import statistics
+import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from itertools import pairwise
 
 import numpy as np
@@ -210,6 +212,55 @@ def test_variance_keeps_its_digits_far_from_zero() -> None:
     rows: list[Row] = [("a", "t", 1e9 + number % 2, NOW) for number in range(1_000)]
     seen = _finish(kernel, _run(kernel, rows, range(0, 1_000, 13)))
     assert seen.closed[("a", "t"), NOW][4] == pytest.approx(0.25)
+
+
+# Numbers as sensors have them, of any sign and of twelve orders of magnitude.
+NUMBERS = st.lists(st.integers(-(10**9), 10**9).map(lambda number: number / 1_000), min_size=1, max_size=40)
+
+
+@given(numbers=NUMBERS, cuts=st.lists(st.integers(1, 40), max_size=8), restarts=st.booleans())
+@settings(max_examples=120, deadline=None)
+def test_any_batching_and_any_restart_give_the_same_sum_to_the_last_bit(
+    numbers: list[float], cuts: list[int], *, restarts: bool
+) -> None:
+    kernel = Kernel(Tumbling(SIZE), EventTime(LATENESS), None)
+    edges = sorted({0, len(numbers), *(cut for cut in cuts if cut < len(numbers))})
+    for first, end in pairwise(edges):
+        _run(kernel, [("a", "t", number, NOW) for number in numbers[first:end]])
+        if restarts:
+            ((key, content),) = kernel.changes()
+            assert content is not None
+            kernel = Kernel(Tumbling(SIZE), EventTime(LATENESS), None)
+            kernel.restore(key, content)
+            kernel.close_idle(NOW)
+    (closed,) = kernel.close_idle(NOW + 10**9).closed
+    total = float(closed["sum"] + closed["lost"])
+    assert struct.pack("<d", total) == struct.pack("<d", math.fsum(numbers))
+    assert struct.pack("<d", total / len(numbers)) == struct.pack("<d", math.fsum(numbers) / len(numbers))
+    assert closed["m2"] / closed["count"] == pytest.approx(_variance(numbers), rel=1e-12, abs=1e-12)
+
+
+def _variance(numbers: Sequence[float]) -> float:
+    return float(statistics.pvariance([Fraction(number) for number in numbers]))
+
+
+def test_the_average_of_seven_numbers_is_the_same_in_one_batch_and_in_seven() -> None:
+    chance = random.Random(5)
+    for _ in range(60):
+        rows: list[Row] = [("a", "t", round(chance.gauss(80, 20), 2), NOW) for _ in range(7)]
+        whole, single = (Kernel(Tumbling(SIZE), EventTime(), None) for _ in range(2))
+        one, seven = _finish(whole, _run(whole, rows)), _finish(single, _run(single, rows, range(7)))
+        (told,), (told_apart,) = one.closed.values(), seven.closed.values()
+        assert told[:4] == told_apart[:4]
+        assert told[4] == pytest.approx(told_apart[4], rel=1e-12)
+
+
+def test_the_largest_numbers_are_summed_up_too() -> None:
+    kernel = Kernel(Tumbling(SIZE), EventTime(), None)
+    rows: list[Row] = [("a", "t", 1e200, NOW), ("a", "t", 2e200, NOW), ("b", "t", 0.5, NOW)]
+    seen = _finish(kernel, _run(kernel, rows, [1]))
+    assert seen.closed[("a", "t"), NOW][:4] == (2, 3e200, 1e200, 2e200)
+    assert seen.closed[("b", "t"), NOW][:4] == (1, 0.5, 0.5, 0.5)
 
 
 def test_state_of_another_form_says_what_to_do() -> None:
