@@ -105,6 +105,9 @@ class Settings(BaseSettings):
     delivery: Delivery = Field(
         default="exactly_once", description="of the streams' results: in transactions, or sent again after a crash"
     )
+    create_sources: bool = Field(
+        default=False, description="make a topic that a pipeline reads where it is not there, and not wait for it"
+    )
     state_keys: int = Field(
         default=0, ge=0, description="keys of a partition that memory holds, the rest is on disk; 0: all of them"
     )

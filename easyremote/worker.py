@@ -19,7 +19,13 @@ from easyremote.agents.devices import DeviceService
 from easyremote.agents.heartbeat import HeartbeatService
 from easyremote.agents.offers import OfferService
 from easyremote.agents.partition_tasks import PartitionTasks
-from easyremote.agents.pipelines import ensure_topics, pipeline_agent, run_pipeline
+from easyremote.agents.pipelines import (
+    ensure_topics,
+    missing_sources,
+    pipeline_agent,
+    run_pipeline,
+    wait_for_sources,
+)
 from easyremote.agents.retention import BlobRetention
 from easyremote.agents.retries import Retries, keep_messages
 from easyremote.agents.roles import Agents, Handler
@@ -27,6 +33,7 @@ from easyremote.agents.router import Router
 from easyremote.agents.streams import decode_readings, readings_streams
 from easyremote.clock import now_ms
 from easyremote.edge import EdgeDevice, SimulatedSensors
+from easyremote.errors import TopicError
 from easyremote.inference.answers import AnswerWatch
 from easyremote.inference.cancellations import CancellationWatch
 from easyremote.inference.functions import Function, registered
@@ -241,8 +248,24 @@ class Worker(Service):
         source = await self._start_source(
             admin, "streams", READINGS, profile, decode_readings, streams.handle, streams.restore
         )
-        sources = [source, *[await self._start_pipeline(admin, one) for one in registered_pipelines.values()]]
+        sources = [source]
+        # Those first whose topics are there: what they write may be what others read.
+        for pipeline in registered_pipelines.values():
+            if settings.create_sources or not await asyncio.to_thread(
+                missing_sources, admin, settings.namespace, pipeline
+            ):
+                sources.append(await self._start_pipeline(admin, pipeline))
+            else:
+                self.add_future(self._start_when_it_can(admin, pipeline))
         self.add_future(self._when_joined("streams", *sources))
+
+    async def _start_when_it_can(self, admin: TopicAdmin, pipeline: Pipeline) -> None:
+        await wait_for_sources(admin, self._settings.namespace, pipeline)
+        log.info("all topics of a pipeline are there", pipeline=pipeline.name)
+        try:
+            await self._start_pipeline(admin, pipeline)
+        except TopicError as error:
+            self._fail(error)
 
     async def _start_pipeline(self, admin: TopicAdmin, pipeline: Pipeline) -> BatchSource[Any]:
         settings = self._settings

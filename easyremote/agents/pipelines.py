@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+import structlog
+
 from easyremote.agents.partition_tasks import Names, PartitionTasks
-from easyremote.errors import TopicError
+from easyremote.clock import monotonic_s
+from easyremote.errors import BrokerUnavailable, TopicError
 from easyremote.pipelines.decoding import Decoded
 from easyremote.pipelines.task import PipelineTask
-from easyremote.topics.catalog import TopicDeclaration
+from easyremote.topics.catalog import DEAD_LETTERS_KEPT_MS, LARGEST_RECORD_BYTES, TopicDeclaration
 
 if TYPE_CHECKING:
     from easyremote.pipelines import Pipeline
     from easyremote.settings import Settings
     from easyremote.topics.admin import TopicAdmin
 
-__all__ = ["ensure_topics", "pipeline_agent", "run_pipeline"]
+__all__ = ["ensure_topics", "missing_sources", "pipeline_agent", "run_pipeline", "wait_for_sources"]
 
+log = structlog.get_logger(__name__)
+
+_LOOK_EACH_S = 1.0
+_TELL_EACH_S = 600.0
 _PARTITIONS = 4
 """Of a source that is not there yet, as `readings` has."""
 
@@ -45,7 +53,7 @@ def ensure_topics(admin: TopicAdmin, namespace: str, pipeline: Pipeline) -> None
         )
     reader = f"pipeline {pipeline.name}"
     common = {one.topic: "anyone" for one in pipeline.sources} | {pipeline.sink: reader}
-    common |= {name: reader for one in pipeline.sources for name in (one.late, one.dead_letters)}
+    common |= {one.late: reader for one in pipeline.sources}
     declared = [
         TopicDeclaration(
             name=name,
@@ -57,6 +65,21 @@ def ensure_topics(admin: TopicAdmin, namespace: str, pipeline: Pipeline) -> None
             read_by=reader if writer == "anyone" else "anyone",
         )
         for name, writer in common.items()
+    ]
+    declared += [
+        TopicDeclaration(
+            name=one.dead_letters,
+            partitions=partitions,
+            retention_ms=DEAD_LETTERS_KEPT_MS,
+            timestamp_type="LogAppendTime",
+            key="as it came",
+            value="as it came, byte for byte; of a window without a result what is known of it",
+            # Twice what other topics take: whatever came in has room with its reason.
+            max_message_bytes=LARGEST_RECORD_BYTES,
+            written_by=reader,
+            read_by="whoever is on call",
+        )
+        for one in pipeline.sources
     ]
     declared.append(
         TopicDeclaration(
@@ -72,6 +95,37 @@ def ensure_topics(admin: TopicAdmin, namespace: str, pipeline: Pipeline) -> None
         )
     )
     admin.ensure(one for one in declared if namespace + one.name not in known)
+
+
+async def wait_for_sources(admin: TopicAdmin, namespace: str, pipeline: Pipeline) -> None:
+    """Wait until all topics that a pipeline reads are there, and say so once, then rarely.
+
+    They are not made here: a name that is written wrong would make a topic to which nothing ever comes.
+    """
+    told_s = -_TELL_EACH_S
+    while True:
+        try:
+            missing = await asyncio.to_thread(missing_sources, admin, namespace, pipeline)
+        except BrokerUnavailable as error:
+            log.warning("the topics of a pipeline are not known yet", pipeline=pipeline.name, error=str(error))
+            missing = None
+        if missing == []:
+            return
+        if missing and monotonic_s() - told_s >= _TELL_EACH_S:
+            told_s = monotonic_s()
+            log.warning(
+                "a pipeline waits for a topic that does not exist",
+                pipeline=pipeline.name,
+                topics=missing,
+                cure="create it, or set EASYREMOTE_CREATE_SOURCES=true",
+            )
+        await asyncio.sleep(_LOOK_EACH_S)
+
+
+def missing_sources(admin: TopicAdmin, namespace: str, pipeline: Pipeline) -> list[str]:
+    """Return the full names of the topics that a pipeline reads and that are not there."""
+    known = admin.partitions()
+    return [name for one in pipeline.sources if (name := namespace + one.topic) not in known]
 
 
 def _partitions(known: Mapping[str, int], namespace: str, pipeline: Pipeline) -> int:

@@ -7,7 +7,7 @@ import json
 import re
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import typer
 
@@ -23,12 +23,14 @@ app = typer.Typer(help="What was given up: look at it, send it back, drop it.", 
 
 _UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
-Topic = Annotated[str, typer.Option(help="requests.dlq or readings.dlq.")]
+Topic = Annotated[
+    str | None, typer.Option(help="Such as readings.dlq; unset: requests.dlq, or the one that an id begins with.")
+]
 Function = Annotated[str | None, typer.Option(help="Only calls of this function.")]
 ErrorClass = Annotated[str | None, typer.Option("--error", help="Only errors of this class.")]
 Older = Annotated[str | None, typer.Option(help="Only what was given up so long ago or longer: 90s, 10m, 2h, 7d.")]
 Newer = Annotated[str | None, typer.Option(help="Only what was given up since: 90s, 10m, 2h, 7d.")]
-Ids = Annotated[list[str] | None, typer.Argument(help="As 'dlq list' names them: PARTITION/OFFSET.")]
+Ids = Annotated[list[str] | None, typer.Argument(help="As 'dlq list' names them: [TOPIC/]PARTITION/OFFSET.")]
 Everything = Annotated[bool, typer.Option("--all", help="All open ones that the other options leave.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
@@ -36,7 +38,7 @@ Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 @app.command("list")
 @told
 def dlq_list(  # noqa: PLR0913, PLR0917  # each is an option
-    topic: Topic = "requests.dlq",
+    topic: Annotated[str | None, typer.Option(help="Such as readings.dlq; unset: all there are.")] = None,
     function: Function = None,
     error: ErrorClass = None,
     older_than: Older = None,
@@ -46,37 +48,54 @@ def dlq_list(  # noqa: PLR0913, PLR0917  # each is an option
     handled: Annotated[bool, typer.Option("--handled", help="Those dealt with too.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """List the open dead letters, the newest last."""
-    letters = _letters(topic)
-    known = letters.handled()
-    shown: deque[DeadLetter] = deque(maxlen=limit)
+    """List the open dead letters of calls, readings and pipelines, the newest last."""
+    from easyremote.settings import load_settings
+    from easyremote.topics.catalog import DEAD_LETTERS
+    from easyremote.topics.dead_letters import topics_of_dead_letters
+
+    wanted = _wanted(function, error, older_than, newer_than)
+    if before is not None:
+        topic, before = _named(before, topic)
+    topics = [topic] if topic else topics_of_dead_letters(load_settings()) or [DEAD_LETTERS]
+    shown: list[_Listed] = []
     count = 0
-    for letter in letters.matching(_wanted(function, error, older_than, newer_than)):
-        if letter.id == before:
-            break
-        if handled or letter.id not in known:
-            shown.append(letter)
-            count += 1
+    for name in topics:
+        letters = _letters(name)
+        known = letters.handled()
+        newest: deque[_Listed] = deque(maxlen=limit)
+        for letter in letters.matching(wanted):
+            if letter.id == before:
+                break
+            if handled or letter.id not in known:
+                newest.append(_Listed(name, letter, known.get(letter.id)))
+                count += 1
+        shown += newest
+    if len(topics) > 1:
+        shown.sort(key=lambda one: one.letter.failed_ms)
+    shown = shown[-limit:]
     if as_json:
-        found = [_summary(letter, known.get(letter.id)) for letter in shown]
+        found = [one.summary() for one in shown]
         typer.echo(json.dumps({"topic": topic, "matching": count, "letters": found}))
         return
-    _print_table(list(shown), known)
-    more = f"; older ones: --before {shown[0].id}" if count > len(shown) else ""
+    _print_table(shown)
+    more = ""
+    if count > len(shown):
+        more = f"; older ones: --before {shown[0].name}" if len(topics) == 1 else "; older ones: --topic and --before"
     typer.echo(f"{len(shown)} of {count}{more}", err=True)
 
 
 @app.command("show")
 @told
 def dlq_show(
-    letter_id: Annotated[str, typer.Argument(help="As 'dlq list' names it: PARTITION/OFFSET.")],
-    topic: Topic = "requests.dlq",
+    letter_id: Annotated[str, typer.Argument(help="As 'dlq list' names it: [TOPIC/]PARTITION/OFFSET.")],
+    topic: Topic = None,
     as_json: AsJson = False,
 ) -> None:
     """Show one whole: reason, headers, value, stack."""
+    topic, letter_id = _named(letter_id, topic)
     letters = _letters(topic)
     letter = letters.get(letter_id)
-    summary = _summary(letter, letters.handled().get(letter.id))
+    summary = _Listed(topic, letter, letters.handled().get(letter.id)).summary()
     headers = {name: _text(content)[0] for name, content in letter.headers}
     value, encoding = _text(letter.value or b"")
     if as_json:
@@ -96,7 +115,7 @@ def dlq_show(
 def dlq_redrive(  # noqa: PLR0913, PLR0917  # each is an option
     ids: Ids = None,
     everything: Everything = False,
-    topic: Topic = "requests.dlq",
+    topic: Topic = None,
     function: Function = None,
     error: ErrorClass = None,
     older_than: Older = None,
@@ -108,6 +127,7 @@ def dlq_redrive(  # noqa: PLR0913, PLR0917  # each is an option
     """Send dead letters back to where they came from; their calls begin anew, and answer to where they said."""
     wanted = _wanted(function, error, older_than, newer_than)
     chosen = _chosen(ids, wanted, everything=everything)
+    topic, chosen = _all_named(chosen, topic)
     done = _handle("redriven", _letters(topic), wanted, chosen, again=again, yes=yes)
     typer.echo(json.dumps({"redriven": done}) if as_json else f"{done} redriven")
 
@@ -117,7 +137,7 @@ def dlq_redrive(  # noqa: PLR0913, PLR0917  # each is an option
 def dlq_drop(  # noqa: PLR0913, PLR0917  # each is an option
     ids: Ids = None,
     everything: Everything = False,
-    topic: Topic = "requests.dlq",
+    topic: Topic = None,
     function: Function = None,
     error: ErrorClass = None,
     older_than: Older = None,
@@ -128,6 +148,7 @@ def dlq_drop(  # noqa: PLR0913, PLR0917  # each is an option
     """Take dead letters off the list; they stay in their topic until it forgets them."""
     wanted = _wanted(function, error, older_than, newer_than)
     chosen = _chosen(ids, wanted, everything=everything)
+    topic, chosen = _all_named(chosen, topic)
     done = _handle("dropped", _letters(topic), wanted, chosen, again=False, yes=yes)
     typer.echo(json.dumps({"dropped": done}) if as_json else f"{done} dropped")
 
@@ -190,35 +211,75 @@ def _handle(
     return done
 
 
-def _summary(letter: DeadLetter, handled: Handled | None) -> dict[str, Any]:
-    return {
-        "id": letter.id,
-        "failed_ms": letter.failed_ms,
-        "function": letter.function,
-        "call_id": letter.call_id,
-        "error": letter.error,
-        "reason": letter.reason,
-        "attempts": letter.attempts,
-        "node_id": letter.node_id,
-        "source": letter.source,
-        "bytes": len(letter.value or b""),
-        "handled": None if handled is None else handled.action,
-    }
+def _named(letter_id: str, topic: str | None) -> tuple[str, str]:
+    """Return topic and id of a letter that is named `[TOPIC/]PARTITION/OFFSET`."""
+    from easyremote.topics.catalog import DEAD_LETTERS
+
+    named, _, rest = letter_id.partition("/")
+    if rest.count("/") != 1:
+        return topic or DEAD_LETTERS, letter_id
+    if topic not in {None, named}:
+        raise typer.BadParameter(f"{letter_id} is not of {topic}")
+    return named, rest
 
 
-def _print_table(letters: list[DeadLetter], known: dict[str, Handled]) -> None:
+def _all_named(ids: list[str], topic: str | None) -> tuple[str, list[str]]:
+    """Return the topic that all ids are of, and the ids in it."""
+    named = [_named(one, topic) for one in ids] or [_named("", topic)]
+    topics = {one for one, _ in named}
+    if len(topics) > 1:
+        raise typer.BadParameter(f"these are of several topics, {', '.join(sorted(topics))}: one at a time")
+    return named[0][0], [one for _, one in named if one]
+
+
+class _Listed(NamedTuple):
+    """A letter, the topic that it stands in, and what was done with it."""
+
+    topic: str
+    letter: DeadLetter
+    handled: Handled | None
+
+    @property
+    def name(self) -> str:
+        """What the other commands call it."""
+        return self.letter.id if self.topic == "requests.dlq" else f"{self.topic}/{self.letter.id}"
+
+    def summary(self) -> dict[str, Any]:
+        """Return what is said of it."""
+        letter = self.letter
+        return {
+            "id": self.name,
+            "topic": self.topic,
+            "failed_ms": letter.failed_ms,
+            "function": letter.function,
+            "call_id": letter.call_id,
+            "pipeline": letter.pipeline,
+            "stage": letter.stage,
+            "error": letter.error,
+            "reason": letter.reason,
+            "attempts": letter.attempts,
+            "node_id": letter.node_id,
+            "source": letter.source,
+            "bytes": len(letter.value or b""),
+            "handled": None if self.handled is None else self.handled.action,
+        }
+
+
+def _print_table(shown: list[_Listed]) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("id", "age", "function", "error", "tries", "reason")
+    table = Table("id", "age", "of", "error", "tries", "reason")
     now_ms = time.time_ns() // 1_000_000
-    for letter in letters:
-        mark = f" ({known[letter.id].action})" if letter.id in known else ""
+    for one in shown:
+        letter = one.letter
+        mark = f" ({one.handled.action})" if one.handled else ""
+        of = f"{letter.pipeline}: {letter.stage}" if letter.pipeline else letter.function
         cells = (
-            letter.id + mark,
+            one.name + mark,
             _age((now_ms - letter.failed_ms) / 1000),
-            letter.function or "",
+            of or "",
             letter.error or "",
             str(letter.attempts or ""),
             (letter.reason or "")[:200],

@@ -12,7 +12,7 @@ import numpy as np
 from easyremote.errors import WindowError
 from easyremote.pipelines.detection import Detection
 from easyremote.pipelines.pipeline import Pipeline, Record, Source, Step
-from easyremote.pipelines.registry import check_topic, pipeline_of
+from easyremote.pipelines.registry import check_source, pipeline_of
 from easyremote.pipelines.stages import Joining, Passing
 from easyremote.pipelines.steps import OfEach
 from easyremote.pipelines.telling import Detected, Joined, Windows
@@ -60,7 +60,7 @@ def stream(
     Raises
     ------
     WindowError
-        If a name is no topic's, or a type is none of those.
+        If a name is no topic's or one of the system's own, or a type is none of those.
 
     Examples
     --------
@@ -75,7 +75,7 @@ def stream(
     >>> pipeline.name
     'readings.means'
     """
-    check_topic(topic)
+    check_source(topic)
     if topic == "readings":
         types = {**READINGS_TYPES, **(types or {})}
         partitioned_by = partitioned_by or ("device_id",)

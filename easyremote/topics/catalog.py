@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,11 +12,13 @@ __all__ = [
     "CANCELLATIONS",
     "CANCELLATIONS_KEPT_MS",
     "DEAD_LETTERS",
+    "DEAD_LETTERS_KEPT_MS",
     "DEAD_LETTERS_OF",
     "FUNCTIONS",
     "FUNCTIONS_KEPT_MS",
     "LARGEST_RECORD_BYTES",
     "LATE",
+    "LATE_OF",
     "MALFORMED_READINGS",
     "MODELS",
     "NODES",
@@ -28,13 +31,19 @@ __all__ = [
     "STREAMS_CHANGELOG",
     "SUSPECTS",
     "TopicDeclaration",
+    "dead_letters_known",
     "declarations",
+    "handled",
     "handled_topic",
     "inference_topic",
+    "is_of_the_system",
+    "record_topic_of",
 ]
 
 DEAD_LETTERS_OF = ".dlq"
 """Behind a topic's name: what could not be read of it."""
+LATE_OF = ".late"
+"""Behind a topic's name: what came too late of it."""
 REQUESTS = "requests"
 REPLIES = "replies"
 RESULTS = "results"
@@ -61,6 +70,7 @@ LARGEST_RECORD_BYTES = 4 * 1024 * 1024
 _HOUR_MS = 3_600_000
 CANCELLATIONS_KEPT_MS = _HOUR_MS
 _DAY_MS = 24 * _HOUR_MS
+DEAD_LETTERS_KEPT_MS = 30 * _DAY_MS
 FUNCTIONS_KEPT_MS = _DAY_MS
 """A node tells its functions again well before, so that only those of nodes long gone are dropped."""
 
@@ -141,7 +151,8 @@ def handled_topic(dead_letters: str) -> str:
     return f"{dead_letters}.handled"
 
 
-def _handled(dead_letters: str) -> TopicDeclaration:
+def handled(dead_letters: str) -> TopicDeclaration:
+    """Return the declaration of that topic."""
     return TopicDeclaration(
         name=handled_topic(dead_letters),
         partitions=1,
@@ -153,6 +164,46 @@ def _handled(dead_letters: str) -> TopicDeclaration:
         written_by="easyremote dlq",
         read_by="easyremote dlq",
     )
+
+
+_SHARED = frozenset({READINGS, AGGREGATES, ALERTS})
+"""Topics of the catalog that a user's records may be in."""
+_BESIDE = (LATE_OF, DEAD_LETTERS_OF)
+_OWN_PREFIXES = ("__", "inference.", f"{REQUESTS}.", f"{REPLIES}.")
+_OWN_SUFFIXES = (".handled", ".changelog")
+
+
+def is_of_the_system(topic: str) -> bool:
+    """Say whether a topic, without its namespace, is one that only this package writes and reads.
+
+    Examples
+    --------
+    >>> [is_of_the_system(name) for name in ("nodes", "inference.own", "alerts", "orders.dlq")]
+    [True, True, False, False]
+    """
+    if topic in _SHARED or (topic.removesuffix(LATE_OF).removesuffix(DEAD_LETTERS_OF) in _SHARED):
+        return False
+    names = {one.name for one in declarations()}
+    return topic in names or topic.startswith(_OWN_PREFIXES) or topic.endswith(_OWN_SUFFIXES)
+
+
+def record_topic_of(dead_letters: str) -> str | None:
+    """Return the topic whose records a topic of dead letters holds; None if it is no topic of dead letters.
+
+    Examples
+    --------
+    >>> [record_topic_of(name) for name in ("orders.dlq", "requests.dlq", "orders", "nodes.dlq")]
+    ['orders', 'requests', None, None]
+    """
+    topic = dead_letters.removesuffix(DEAD_LETTERS_OF)
+    known = topic != dead_letters and topic and (topic == REQUESTS or not is_of_the_system(topic))
+    return topic if known else None
+
+
+def dead_letters_known(topics: Iterable[str], namespace: str) -> list[str]:
+    """Return which topics of a namespace, given by their full names, hold dead letters; calls' first."""
+    names = (one.removeprefix(namespace) for one in topics if one.startswith(namespace))
+    return sorted((one for one in names if record_topic_of(one)), key=lambda one: (one != DEAD_LETTERS, one))
 
 
 def _retry(delay_ms: int, name: str) -> TopicDeclaration:
@@ -192,7 +243,7 @@ def declarations(*pools: str) -> list[TopicDeclaration]:
             written_by="router, nodes",
             read_by="whoever is on call",
         ),
-        _handled(DEAD_LETTERS),
+        handled(DEAD_LETTERS),
         *(_pool(name) for name in dict.fromkeys((*POOLS, *pools))),
         TopicDeclaration(
             name=REPLIES,
@@ -289,7 +340,7 @@ def declarations(*pools: str) -> list[TopicDeclaration]:
             written_by="streams",
             read_by="whoever is on call",
         ),
-        _handled(MALFORMED_READINGS),
+        handled(MALFORMED_READINGS),
         TopicDeclaration(
             name=AGGREGATES,
             value="Aggregate",

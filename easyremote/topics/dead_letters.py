@@ -18,7 +18,7 @@ from easyremote.clock import monotonic_s, now_ms
 from easyremote.errors import BrokerUnavailable, TopicError
 from easyremote.topics.admin import TopicAdmin
 from easyremote.topics.atomic import AtomicWriter
-from easyremote.topics.catalog import DEAD_LETTERS, MALFORMED_READINGS, READINGS, REQUESTS, declarations, handled_topic
+from easyremote.topics.catalog import DEAD_LETTERS, dead_letters_known, handled, handled_topic, record_topic_of
 from easyremote.topics.changelog import read_latest
 from easyremote.topics.connection import confluent_config
 from easyremote.topics.deliveries import Output
@@ -29,11 +29,8 @@ from easyremote.topics.records import encode
 if TYPE_CHECKING:
     from easyremote.settings import Settings
 
-__all__ = ["DeadLetters", "Handled", "Wanted"]
+__all__ = ["DeadLetters", "Handled", "Wanted", "topics_of_dead_letters"]
 
-_CAME_FROM = {DEAD_LETTERS: REQUESTS, MALFORMED_READINGS: READINGS}
-"""Where letters go back to. Calls go to the router, which knows the nodes that live now. A letter's own headers do not
-say it: anyone could write them."""
 _GIVE_UP_S = 30.0
 _GROUP_LETTERS = 200
 _GROUP_BYTES = 8 * 1024 * 1024
@@ -79,6 +76,17 @@ class Wanted(Struct, frozen=True, kw_only=True):
 _decode_handled = msgspec.json.Decoder(Handled).decode
 
 
+def topics_of_dead_letters(settings: Settings) -> list[str]:
+    """Return all topics of dead letters, without the namespace; calls' first.
+
+    Raises
+    ------
+    BrokerUnavailable
+        If no broker answers.
+    """
+    return dead_letters_known(TopicAdmin(settings).partitions(), settings.namespace)
+
+
 class DeadLetters:
     """The dead letters of one topic.
 
@@ -87,7 +95,7 @@ class DeadLetters:
     settings : Settings
         Broker and namespace.
     topic : str
-        `requests.dlq` or `readings.dlq`.
+        `requests.dlq`, `readings.dlq`, or that of a topic that a user's pipelines read.
 
     Raises
     ------
@@ -98,18 +106,26 @@ class DeadLetters:
     """
 
     def __init__(self, settings: Settings, topic: str = DEAD_LETTERS) -> None:
-        if topic not in _CAME_FROM:
-            raise TopicError(f"{topic} is no topic of dead letters: there are {' and '.join(_CAME_FROM)}")
+        # Where letters go back to is said by their topic's name. Calls go to the router, which knows the nodes that
+        # live now. A letter's own headers do not say it: anyone could write them.
+        back_to = record_topic_of(topic)
+        if back_to is None:
+            raise TopicError(
+                f"{topic} is no topic of dead letters: those are named as requests.dlq and readings.dlq are"
+            )
         self._settings = settings
         self._topic = settings.namespace + topic
-        self._back_to = settings.namespace + _CAME_FROM[topic]
+        self._back_to = settings.namespace + back_to
         self._handled = settings.namespace + handled_topic(topic)
         admin = TopicAdmin(settings)
-        if self._topic not in admin.partitions():
+        there = admin.partitions()
+        if self._topic not in there:
+            known = ", ".join(dead_letters_known(there, settings.namespace))
             raise TopicError(
-                f"topic {self._topic} does not exist: start a worker, which creates the topics ('easyremote up')"
+                f"topic {self._topic} does not exist: "
+                + (f"there are {known}" if known else "start a worker, which creates the topics ('easyremote up')")
             )
-        admin.ensure([one for one in declarations() if one.name == handled_topic(topic)])
+        admin.ensure([handled(topic)])
 
     def handled(self) -> dict[str, Handled]:
         """Return what was done with which letter, by its id."""
@@ -183,7 +199,8 @@ class DeadLetters:
                 letters = (
                     one
                     for one in self.matching(wanted)
-                    if (again or one.id not in known) and not (action == "redriven" and one.truncated)
+                    if (again or one.id not in known)
+                    and not (action == "redriven" and (one.truncated or one.is_of_a_window))
                 )
             done = 0
             for group in _groups(letters):
@@ -197,6 +214,11 @@ class DeadLetters:
             raise TopicError(
                 f"nothing was done: {letter.id} is not the whole record ({letter.truncated}): send that again "
                 "yourself, and drop this"
+            )
+        if action == "redriven" and letter.is_of_a_window:
+            raise TopicError(
+                f"nothing was done: {letter.id} is of a window and no record that came, so there is nothing to send "
+                "back: drop it"
             )
         return letter
 

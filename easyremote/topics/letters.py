@@ -196,6 +196,11 @@ class DeadLetter(Struct, frozen=True, kw_only=True):
         """How people name it: `partition/offset`."""
         return f"{self.place.partition}/{self.place.offset}"
 
+    @property
+    def is_of_a_window(self) -> bool:
+        """Whether it is what is known of a window, and no record that came."""
+        return self.stage is not None and self.source is not None and self.source.count("/") == 1
+
 
 class _Named(Struct):
     function: str | None = None

@@ -73,12 +73,12 @@ class AsOfJoin(Join):
         low = np.zeros(len(rows), np.int64) if self._tolerance_ms is None else event_ms - self._tolerance_ms
         first, last = self._sides[1].spans(series, low, event_ms)
         results = []
-        columns = (series.tolist(), asking.records.tolist(), first.tolist(), last.tolist())
-        for number, record, begin, end in zip(*columns, strict=True):
+        columns = (series.tolist(), asking.records.tolist(), first.tolist(), last.tolist(), event_ms.tolist())
+        for number, record, begin, end, at in zip(*columns, strict=True):
             if end > begin:
-                results.append(JoinResult(self._keys[number], record, self._sides[1].records.item(end - 1)))
+                results.append(JoinResult(self._keys[number], record, self._sides[1].records.item(end - 1), at))
             elif self._tells_alone:
-                results.append(JoinResult(self._keys[number], record, None))
+                results.append(JoinResult(self._keys[number], record, None, at))
         return results
 
     def _unwanted(self) -> npt.NDArray[np.bool_]:

@@ -64,7 +64,9 @@ class IntervalJoin(Join):
         pairs = (arrived.records[mine].tolist(), other.records[theirs].tolist())
         left, right = pairs if side == 0 else pairs[::-1]
         numbers = arrived.series[mine].tolist()
-        results = [JoinResult(self._keys[one], a, b) for one, a, b in zip(numbers, left, right, strict=True)]
+        times = np.maximum(arrived.event_ms[mine], other.rows["event_ms"][theirs]).tolist()
+        columns = zip(numbers, left, right, times, strict=True)
+        results = [JoinResult(self._keys[one], a, b, at) for one, a, b, at in columns]
         self._sides[side].add(*arrived, matched=count > 0)
         return results
 
@@ -84,7 +86,9 @@ class IntervalJoin(Join):
         single = np.flatnonzero(~gone.rows["matched"])
         numbers, records = gone.rows["series"][single].tolist(), gone.records[single].tolist()
         pairs = ((record, None) if side == 0 else (None, record) for record in records)
-        return [JoinResult(self._keys[number], *pair) for number, pair in zip(numbers, pairs, strict=True)]
+        times = gone.rows["event_ms"][single].tolist()
+        columns = zip(numbers, pairs, times, strict=True)
+        return [JoinResult(self._keys[number], a, b, at) for number, (a, b), at in columns]
 
     def _due_at(self) -> tuple[Ints, Ints]:
         (first, first_at), (second, second_at) = (self._waits_for(side) for side in (0, 1))

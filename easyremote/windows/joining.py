@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any, Literal, NamedTuple
 
 import msgspec
@@ -37,6 +38,8 @@ class JoinResult(NamedTuple):
     key: Key
     left: bytes | None
     right: bytes | None
+    event_ms: int = 0
+    """Of a pair the later time of both, or the left one's where the right is what stood then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +125,7 @@ class Join(ABC):
             results = self._arrive(side, arrived)
         if not self._marks[0].by_key:
             self.resting.wake(max(marks.limit() for marks in self._marks))
-        return JoinEffects(results + self._expire(), late)
+        return JoinEffects(_by_time(results + self._expire()), late)
 
     def close_idle(self, now_ms: int, heard: Sequence[Heard] | None = None) -> list[JoinResult]:
         """Let go what waits for a side that is silent; forget keys silent for a week.
@@ -144,7 +147,7 @@ class Join(ABC):
             if silent.any():
                 marks.close_up_to(waiting[silent], until[silent])
                 self._changed.update(waiting[silent].tolist())
-        results = self._expire()
+        results = _by_time(self._expire())
         self._forget(max(listened_ms))
         return results
 
@@ -241,6 +244,11 @@ class Join(ABC):
         for number in np.setdiff1d(numbers[seen < now_ms - _FORGET_MS], holding).tolist():
             self._gone.append(self._keys.drop(number))
             self._changed.discard(number)
+
+
+def _by_time(results: list[JoinResult]) -> list[JoinResult]:
+    # Keys are worked on one after the other; who reads what is joined would take those of the others for late.
+    return sorted(results, key=attrgetter("event_ms"))
 
 
 def _late(places: Ints, event_ms: Ints, amount: Ints, reason: Literal["late", "future"]) -> list[Late]:

@@ -6,19 +6,23 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from easyremote import CallOptions, Client
+from easyremote.cli import app
 from easyremote.errors import TopicError
 from easyremote.settings import Settings
 from easyremote.topics.admin import TopicAdmin
 from easyremote.topics.catalog import DEAD_LETTERS, MALFORMED_READINGS, declarations
 from easyremote.topics.dead_letters import DeadLetters, Wanted
 from easyremote.topics.letters import Failure, dead_letter_headers
+from easyremote.topics.odd_records import Place, window_letter
 from easyremote.topics.records import RecordRef, decode_reply
 from easyremote.topics.wire import headers_of
+from typer.testing import CliRunner, Result
 from workers import producer_to, running, tail
 
 pytestmark = pytest.mark.broker
@@ -141,6 +145,55 @@ def test_malformed_readings_go_back_to_the_readings(prepared: Settings) -> None:
     with tail(prepared, "readings") as readings:
         (message,) = readings.wait_for(bool)
     assert (message.key(), message.value()) == (b"k-0", b'{"value": "hot"}')
+
+
+def test_dead_letters_of_a_users_pipelines_are_listed_shown_redriven_and_dropped_like_any_other(
+    prepared: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, setting in (("KAFKA", prepared.bootstrap_servers()), ("NAMESPACE", prepared.namespace)):
+        monkeypatch.setenv(f"EASYREMOTE_{name}", setting)
+
+    def run(*arguments: str) -> Result:
+        return CliRunner().invoke(app, ["dlq", *arguments])
+
+    def said(*arguments: str) -> Any:
+        found = run(*arguments, "--json")
+        assert found.exit_code == 0, found.output
+        return json.loads(found.stdout)
+
+    like = next(one for one in declarations() if one.name == MALFORMED_READINGS)
+    orders = [replace(like, name="orders.dlq", partitions=2), replace(like, name="orders", partitions=2)]
+    TopicAdmin(prepared).ensure(orders)
+    _bury(prepared, DEAD_LETTERS, (_call(0), KeyError("x")))
+    _bury(prepared, "orders.dlq", (b'{"n": 0}', ZeroDivisionError("n")), (b'{"n": 1}', ZeroDivisionError("n")))
+    place = Place(f"{prepared.namespace}orders.dlq", f"{prepared.namespace}orders", 0, "orders.sums")
+    window = window_letter(place, b"a", b'{"shop":"a"}', ValueError("no result"), "n", "aggregate own")
+    producer = producer_to(prepared.bootstrap_servers())
+    producer.produce(window.topic, window.value, key=window.key, headers=window.headers, partition=0)  # type: ignore[arg-type]
+    assert producer.flush(10) == 0
+
+    listed = said("list")
+    names = ["0/0", "orders.dlq/0/0", "orders.dlq/0/1", "orders.dlq/0/2"]
+    assert (listed["matching"], [one["id"] for one in listed["letters"]]) == (4, names)
+    assert [one["id"] for one in said("list", "--topic", "orders.dlq", "--limit", "1")["letters"]] == names[3:]
+    whole = said("show", names[3])
+    assert (whole["pipeline"], whole["stage"], whole["source"]) == (
+        "orders.sums",
+        "aggregate own",
+        f"{prepared.namespace}orders/0",
+    )
+    assert "ValueError: no result" in whole["stack"]
+    refused = run("redrive", names[3])
+    assert (refused.exit_code, "of a window" in refused.stderr) == (1, True)
+    assert said("redrive", names[1]) == {"redriven": 1}
+    assert said("redrive", "--all", "--yes", "--topic", "orders.dlq") == {"redriven": 1}
+    with tail(prepared, "orders") as back:
+        assert [one.value() for one in back.wait_for(lambda came: len(came) == 2)] == [b'{"n": 0}', b'{"n": 1}']
+    assert said("drop", names[3]) == {"dropped": 1}
+    assert [one["id"] for one in said("list")["letters"]] == ["0/0"]
+    assert run("redrive", names[1], "0/0").exit_code == 2
+    missing = run("list", "--topic", "returns.dlq")
+    assert "there are requests.dlq, orders.dlq, readings.dlq" in missing.stderr
 
 
 def test_what_is_not_there_or_not_said_is_told(prepared: Settings) -> None:

@@ -71,6 +71,23 @@ def test_a_pipeline_over_a_topic_of_ones_own_tells_results_late_records_and_what
     assert any(b"amount" in value for _, value in headers_of(letter))
 
 
+def test_a_topic_that_is_not_there_is_waited_for_while_other_pipelines_run_and_is_not_made(settings: Settings) -> None:
+    admin = TopicAdmin(settings)
+    admin.ensure(declarations())
+    with running(settings, "streams", EASYREMOTE_PIPELINES="piped", EASYREMOTE_CREATE_SOURCES="false"):
+        row = {"device_id": "d", "metric": "flow", "value": 1.0, "timestamp_ms": BASE}
+        _produce(settings, "readings", [("d", row), ("d", {**row, "timestamp_ms": BASE + 60_000})])
+        with tail(settings, "flows") as flows:
+            assert _values(flows.wait_for(partial(_are, 1)))[0]["total"] == 1.0
+        assert settings.namespace + "orders" not in admin.partitions()
+        topic = replace(next(one for one in declarations() if one.name == "readings"), name="orders", partitions=1)
+        admin.ensure([topic])
+        order = {"shop": "a", "kind": "tea", "amount": 1.0, "at": BASE}
+        _produce(settings, "orders", [("a", order), ("a", {**order, "at": BASE + 60_000})])
+        with tail(settings, "takings") as takings:
+            assert _values(takings.wait_for(partial(_are, 1)))[0]["mean"] == 1.0
+
+
 def test_records_on_which_a_users_code_raises_end_no_worker_and_are_each_one_dead_letter_though_it_is_killed(
     settings: Settings,
 ) -> None:

@@ -42,6 +42,7 @@ def start_worker(settings: Settings, module: str = "easyremote", **environment: 
             "EASYREMOTE_DATA_DIR": str(settings.data_dir),
             "EASYREMOTE_FUNCTIONS": "served",
             "EASYREMOTE_MODELS": "",
+            "EASYREMOTE_CREATE_SOURCES": "true",
             "EASYREMOTE_NODE_ID": f"worker-{uuid.uuid4().hex[:6]}",
             "PYTHONPATH": str(Path(__file__).parent),
         }

@@ -154,6 +154,32 @@ def test_two_topics_are_joined_with_the_keys_of_the_contract() -> None:
     assert [one["lateness"]["lateness_ms"] for one in driver.late()] == [5_500]
 
 
+def test_joined_records_come_out_in_the_order_of_their_times_whatever_their_keys() -> None:
+    orders, payments = (
+        stream(topic, timestamp="at", partitioned_by=("no",)).key_by("no") for topic in ("orders", "payments")
+    )
+    times = [(no, 1_000 + (7 * no + 13 * turn) % 50 + 100 * turn) for turn in range(5) for no in range(8)]
+    driver = PipelineDriver(orders.join(payments, within="20ms", how="outer").to("paid", register=False))
+    driver.feed(*({"no": no, "at": at} for no, at in sorted(times, key=lambda one: one[1])))
+    driver.feed(*({"no": no, "at": at + no} for no, at in sorted(times, key=sum) if no != 3), topic="payments")
+    driver.advance("60s")
+    told = driver.results()
+    sides = [[one[side]["at"] for side in ("stream_a", "stream_b") if one[side]] for one in told]
+    # What has no partner is told once its time is passed, by itself in that order.
+    pairs = [max(one) for one in sides if len(one) > 1]
+    alone = [one[0] for one in sides if len(one) == 1]
+    assert (pairs, alone) == (sorted(pairs), sorted(alone))
+    assert len(pairs) > 30
+    assert alone
+    assert len({one["join_value"] for one in told[:5]}) > 1
+    table = PipelineDriver(orders.join_latest(payments, how="left").to("paid", register=False))
+    table.feed(*({"no": no, "at": at} for no, at in sorted(times, key=lambda one: one[1])))
+    table.advance("60s")
+    at_once = [one["stream_a"]["at"] for one in table.results()]
+    assert at_once == sorted(at_once)
+    assert len(at_once) == len(times)
+
+
 def test_a_table_gives_what_stood_at_the_time_of_each_record_as_its_functions_made_it() -> None:
     prices = stream("prices", partitioned_by=("shop", "what")).map(
         lambda record: {**record, "cents": record["eur"] * 100}

@@ -30,6 +30,14 @@ def _returns() -> Stream:
 
 MISTAKES: dict[str, tuple[Callable[[], object], str]] = {
     "no topic": (lambda: stream("my topic"), "letters, digits"),
+    "a source of the system's": (lambda: stream("nodes"), "free are readings"),
+    "a source that is a pool's": (lambda: stream("inference.own"), "free are readings"),
+    "a source that is a changelog": (lambda: stream("pipelines.mine.changelog"), "free are readings"),
+    "a source of Kafka's": (lambda: stream("__consumer_offsets"), "free are readings"),
+    "a source that is no name": (lambda: stream(".."), "letters, digits"),
+    "a sink of the system's": (lambda: _orders().to("requests", register=False), "free are readings"),
+    "a sink for calls to come": (lambda: _orders().to("requests.retry.1s", register=False), "free are readings"),
+    "a sink that is for dead letters": (lambda: _orders().to("returns.dlq", register=False), "must not end with"),
     "a type that JSON has not": (lambda: stream("t", types={"a": bytes}), "use one of str"),
     "no key": (lambda: _orders().key_by(), "at least one field"),
     "unknown partitioning": (lambda: stream("t").key_by("a").window(Tumbling("1s")), "partitioned_by"),
@@ -94,6 +102,17 @@ MISTAKES: dict[str, tuple[Callable[[], object], str]] = {
 def test_a_mistake_says_what_to_do(mistake: Callable[[], object], hint: str) -> None:
     with pytest.raises(WindowError, match=hint):
         mistake()
+
+
+@pytest.mark.parametrize("topic", ["readings", "alerts", "aggregates", "mine", "nodes.mine", "my.requests"])
+def test_topics_of_ones_own_and_those_that_users_share_are_free(topic: str) -> None:
+    assert stream(topic).to("elsewhere", register=False).sources[0].topic == topic
+    assert stream("elsewhere").to(topic, register=False).sink == topic
+
+
+@pytest.mark.parametrize("topic", ["readings.late", "readings.dlq", "orders.late", "orders.dlq"])
+def test_what_stands_beside_a_topic_may_be_read(topic: str) -> None:
+    assert stream(topic).to("elsewhere", register=False).sources[0].topic == topic
 
 
 def test_two_pipelines_of_one_name_are_refused_and_another_name_helps() -> None:
