@@ -73,10 +73,21 @@ class Settings(BaseSettings):
     data_dir: Path = Field(default_factory=user_data_dir, description="broker data, caches")
 
     roles: Annotated[tuple[Role, ...], NoDecode] = ROLES
-    node_id: str = Field(default_factory=lambda: f"{socket.gethostname()}-{os.getpid()}", min_length=1)
+    node_id: str = Field(default_factory=lambda: f"{socket.gethostname()}-{os.getpid()}", min_length=1, max_length=255)
     node_type: Literal["nlp", "vision", "general"] = "general"
     models: Annotated[tuple[str, ...] | None, NoDecode] = Field(
         default=None, description="models that the node holds, as module:Class, comma separated; unset: its type's"
+    )
+    model_classes: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="further classes that orders may name, as module:Class, comma separated"
+    )
+    weights: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="folders, and packages as package:NAME, that orders may take weights from, comma separated; unset: "
+        "data_dir/models and the packages of the models that come along",
+    )
+    picture_bytes: int = Field(
+        default=512 * 1024 * 1024, ge=1_024, description="of pictures that are decoded at the same time, together"
     )
     sentiment_model: str | None = Field(
         default=None, description="a model of one's own for sentiment: a folder, a hub name or module:Class"
@@ -94,7 +105,10 @@ class Settings(BaseSettings):
         default=(), description="modules whose pipelines the role streams runs, comma separated"
     )
     pool: str | None = Field(
-        default=None, pattern=r"^[A-Za-z0-9_-]+$", description="the node's inference.<pool>; unset: its type"
+        default=None,
+        pattern=r"^[A-Za-z0-9_-]+$",
+        max_length=200,
+        description="the node's inference.<pool>; unset: its type",
     )
 
     window_s: float = Field(default=10.0, ge=0.001, description="length of the tumbling windows of readings, s")
@@ -174,7 +188,7 @@ class Settings(BaseSettings):
         default=0, ge=0, le=65535, description="of the Faust web server of the worker, on loopback; 0: none"
     )
 
-    @field_validator("roles", "models", "functions", "pipelines", mode="before")
+    @field_validator("roles", "models", "model_classes", "weights", "functions", "pipelines", mode="before")
     @classmethod
     def _split_commas(cls, value: Any) -> Any:  # Any: pydantic hands over whatever the user wrote
         if isinstance(value, str):

@@ -40,7 +40,7 @@ from easyremote.inference.functions import Function, registered
 from easyremote.inference.models import BaseAIModel, models_of
 from easyremote.inference.node import AINodeManager
 from easyremote.inference.nodes import NodeWatch
-from easyremote.inference.service import NodeService, inference_group
+from easyremote.inference.service import NodeService
 from easyremote.inference.swapping import Swapper
 from easyremote.logs import configure_logging
 from easyremote.modules import import_module
@@ -50,7 +50,7 @@ from easyremote.pipelines import stream as pipeline_from
 from easyremote.pipelines.decoding import Decoder
 from easyremote.settings import Settings, load_settings
 from easyremote.topics.admin import TopicAdmin
-from easyremote.topics.catalog import READINGS, REQUESTS, RETRIES, declarations
+from easyremote.topics.catalog import READINGS, REQUESTS, RETRIES, declarations, inference_group
 from easyremote.topics.certain import CertainProducer
 from easyremote.topics.companion import Companion
 from easyremote.topics.connection import faust_broker_url, faust_credentials
@@ -174,7 +174,7 @@ class Worker(Service):
         assert self._heartbeat is not None
         assert self._cancellations is not None
         node = await asyncio.to_thread(_build_node, settings)
-        await asyncio.to_thread(admin.set_group_session, inference_group(settings))
+        await asyncio.to_thread(admin.set_group_session, inference_group(settings.namespace, settings.pool_name))
         offer = OfferService(settings, node, self._producer)
         await self._start(offer)
         changed = _all(self._heartbeat.changed, offer.changed)

@@ -17,6 +17,7 @@ from easyremote.errors import TopicError
 from easyremote.inference.gpu import GpuGauge
 from easyremote.topics.catalog import NODES
 from easyremote.topics.records import Heartbeat, encode
+from easyremote.topics.tally import tally
 
 if TYPE_CHECKING:
     from easyremote.inference.node import AINodeManager
@@ -109,6 +110,8 @@ class HeartbeatService(Service):
             ready=self._ready(),
             cpu_percent=psutil.cpu_percent(None),
             memory_percent=psutil.virtual_memory().percent,
+            dead_letters=tally.dead_letters,
+            passed_over=tally.passed_over,
         )
         if self._node is None or self._service is None:
             return beat

@@ -177,7 +177,8 @@ def _meant(nodes: NodeWatch, scope: Scope) -> set[str]:
     meant = {
         beat.node_id
         for beat in nodes.live()
-        if beat.pool is not None and scope.holds(beat.node_id, beat.pool, beat.node_type)
+        # One that serves nothing has no calls for a version to answer; anybody may write its heartbeat.
+        if beat.pool is not None and beat.partitions and scope.holds(beat.node_id, beat.pool, beat.node_type)
     }
     if not meant:
         raise ConfigError(f"no live node is meant by {scope}: 'easyremote models list' says which there are")

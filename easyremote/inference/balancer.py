@@ -28,6 +28,7 @@ _NEWEST = 0.05
 """Weight of the newest reply in the round trip that is learned."""
 _MOST_ROUND_TRIP_MS = 250.0
 _MOST_RINGS = 64
+_MOST_FUNCTIONS = 100_000
 
 
 @dataclass
@@ -84,7 +85,8 @@ class Balancer:
             node = self._nodes[heartbeat.node_id] = _Node(heartbeat, now_ms)
         node.heartbeat, node.seen_ms, node.functions = heartbeat, now_ms, frozenset(heartbeat.functions)
         node.load.beat(heartbeat, now_ms, self._round_trip_ms)
-        self._offered |= node.functions
+        if len(self._offered) < _MOST_FUNCTIONS:  # ever offered; anybody may write a heartbeat
+            self._offered |= node.functions
 
     def forget(self, node_id: str) -> None:
         """Take a node out that has left."""

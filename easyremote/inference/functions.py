@@ -12,12 +12,14 @@ import msgspec
 from msgspec import Raw
 
 from easyremote.errors import ConfigError, InvalidArguments, NotOfferedHere
+from easyremote.topics.limits import shortened
 
 __all__ = ["Function", "Registry", "function", "registered"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 Decoder = Callable[[bytes | Raw], Any]
 
+_MAX_NAME = 255
 _decode_any: Decoder = msgspec.json.Decoder().decode
 
 
@@ -150,6 +152,10 @@ class Registry:
         ConfigError
             If another one has its name.
         """
+        if not 0 < len(function.name) <= _MAX_NAME:
+            raise ConfigError(
+                f"a function is called {shortened(repr(function.name), 60)}: a name has 1 to {_MAX_NAME} characters"
+            )
         if function.name in self._functions:
             raise ConfigError(f"two functions are called {function.name!r}: give one of them another name")
         self._functions[function.name] = function

@@ -11,10 +11,13 @@ from msgspec import Meta
 from easyremote.errors import InvalidArguments
 from easyremote.inference.functions import Function, Registry
 from easyremote.inference.slots import Slot
-from easyremote.topics.records import ModelState
+from easyremote.topics.records import MOST_MODELS, ModelState
 
 if TYPE_CHECKING:
     from easyremote.inference.models import BaseAIModel
+
+_LEAST_COST_MS = 0.001
+"""Less than a clock can tell; a heartbeat that says 0 is none of a node's."""
 
 __all__ = ["AINodeManager", "NodeStats", "functions_of"]
 
@@ -85,7 +88,7 @@ class NodeStats:
     def cost_ms(self) -> dict[str, float]:
         """Return the learned ms per item of each function that was called."""
         with self._lock:
-            return dict(self._cost_ms)
+            return {function: max(cost_ms, _LEAST_COST_MS) for function, cost_ms in self._cost_ms.items()}
 
 
 class AINodeManager:
@@ -159,7 +162,10 @@ class AINodeManager:
 
     def model_states(self) -> list[ModelState]:
         """Return which models it holds, and what became of what was ordered of them."""
-        return [slot.state() for slot in list(self._slots.values())]
+        # Those that answer first: others may be of orders that anybody has given.
+        slots = list(self._slots.values())  # models come and go while others look
+        slots.sort(key=lambda slot: slot.current is None)
+        return [slot.state() for slot in slots[:MOST_MODELS]]
 
     def function_models(self) -> dict[str, str]:
         """Return the model that answers each function that has one."""

@@ -6,11 +6,18 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from msgspec import structs
+
 from easyremote.clock import now_ms, wall_ms
+from easyremote.errors import TopicError
 from easyremote.inference.balancer import Balancer, Choice
-from easyremote.topics.catalog import NODES
+from easyremote.inference.pools import Pools
+from easyremote.topics.admin import TopicAdmin
+from easyremote.topics.catalog import NODES, inference_group
 from easyremote.topics.follower import follow_records
+from easyremote.topics.limits import shortened
 from easyremote.topics.records import Heartbeat, Reply, decode_heartbeat
+from easyremote.topics.tally import tally
 
 if TYPE_CHECKING:
     from easyremote.inference.session import CallOptions
@@ -21,6 +28,8 @@ __all__ = ["NodeWatch"]
 
 
 _MAX_DIGITS = 9
+_MOST_NODES = 10_000
+_ASK_S = 2.0
 
 
 class NodeWatch:
@@ -45,12 +54,16 @@ class NodeWatch:
         self._heartbeats: dict[str, tuple[Heartbeat, int]] = {}
         self._timeout_ms = settings.node_timeout_ms
         self._started = False
+        self._settings = settings
+        self._admin: TopicAdmin | None = None
+        self._unsure: dict[str, tuple[Heartbeat, int]] = {}
+        self._pools = Pools(self._ask, self._look_again)
         self._follower = follow_records(settings, NODES, decode_heartbeat, self._take, changed)
         self._started = True
 
     def wait_caught_up(self, timeout_s: float) -> bool:
         """Wait until every heartbeat that stood in the topic has been read; say whether it was."""
-        return self._follower.wait_caught_up(timeout_s)
+        return self._follower.wait_caught_up(timeout_s) and self._pools.wait_answered(timeout_s)
 
     def choose(self, call: Call) -> Choice | None:
         """Choose the node for a call, or None if no live one offers its function."""
@@ -132,18 +145,73 @@ class NodeWatch:
         """Stop following."""
         self._follower.close()
 
+    def _is_live(self) -> bool:
+        return self._started and self._follower.caught_up
+
+    def _ask(self, pool: str, told: Callable[[frozenset[int] | TopicError], None]) -> None:
+        if self._admin is None:
+            self._admin = TopicAdmin(self._settings)
+        self._admin.ask_held(inference_group(self._settings.namespace, pool), _ASK_S, told)
+
+    def _look_again(self, pool: str) -> None:
+        with self._lock:
+            mine = {node_id: one for node_id, one in self._unsure.items() if one[0].pool == pool}
+        for node_id, (beat, _) in mine.items():
+            served = self._pools.served(pool, beat.partitions)
+            if self._pools.wait_answered(0) and len(served) < len(beat.partitions):
+                unserved = sorted(set(beat.partitions) - set(served))[:10]
+                tally.pass_over(f"partitions of {node_id} in {NODES}", 0, None, f"nobody serves {unserved} of {pool!r}")
+            with self._lock:
+                known = self._heartbeats.get(node_id)
+                if served and known is not None and known[0].sent_ms == beat.sent_ms:
+                    known = structs.replace(beat, partitions=served), known[1]
+                    self._balancer.update(*known)
+                    self._heartbeats[node_id] = known
+
+    def _checked(self, node_id: str, beat: Heartbeat, sent_ms: int) -> Heartbeat:
+        """Return a heartbeat with the partitions that somebody serves; it may be anybody's.
+
+        Raises
+        ------
+        ValueError
+            If it stands under another's key: its tombstone would not take it out.
+        """
+        if beat.node_id != node_id:
+            raise ValueError(f"the heartbeat of {beat.node_id!r} has the key {shortened(node_id, 100)!r}")
+        is_old = not self._is_live() and now_ms() - sent_ms > self._timeout_ms
+        if beat.pool is None or not beat.partitions or is_old:
+            return beat
+        served = self._pools.served(beat.pool, beat.partitions)
+        with self._lock:
+            if len(served) == len(beat.partitions):
+                self._unsure.pop(node_id, None)
+                return beat
+            if len(self._unsure) < _MOST_NODES:
+                self._unsure[node_id] = beat, sent_ms
+        return structs.replace(beat, partitions=served)
+
     def _take(self, node_id: str, beat: Heartbeat | None, sent_ms: int) -> None:
+        if beat is not None:
+            beat = self._checked(node_id, beat, sent_ms)
         with self._lock:
             if beat is None:
                 self._balancer.forget(node_id)
                 self._heartbeats.pop(node_id, None)
+                self._unsure.pop(node_id, None)
                 return
             # What stood there at the start may be of a node long dead: its age counts, by the broker's clock.
             # What comes later has just been sent, whatever the clocks of other machines say.
-            is_new = self._started and self._follower.caught_up
+            is_new = self._is_live()
             seen_ms = now_ms() if is_new else min(now_ms(), sent_ms)
             self._balancer.update(beat, seen_ms)
+            if node_id not in self._heartbeats and len(self._heartbeats) >= _MOST_NODES:
+                gone = min(self._heartbeats, key=lambda one: self._heartbeats[one][1])
+                self._balancer.forget(gone)
+                del self._heartbeats[gone]
             self._heartbeats[node_id] = (beat, seen_ms)
+            is_unsure = node_id in self._unsure
+        if is_unsure and beat.pool is not None:
+            self._look_again(beat.pool)  # the answer may have come while this was taken in
 
 
 def _is_count(header: bytes) -> bool:

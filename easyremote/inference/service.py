@@ -21,7 +21,7 @@ from easyremote.inference.repeats import Repeats
 from easyremote.inference.retrying import FailedCalls, next_delay_ms
 from easyremote.inference.sender import ItemSender, ReplySender
 from easyremote.inference.suspects import Suspects
-from easyremote.topics.catalog import inference_topic
+from easyremote.topics.catalog import inference_group, inference_topic
 from easyremote.topics.certain import CertainProducer
 from easyremote.topics.doneset import decode_done
 from easyremote.topics.events import Assigned, Batch, Revoked, SourceEvent
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from easyremote.topics.producer import Delivered, RecordProducer
     from easyremote.topics.tails import Tails
 
-__all__ = ["NodeService", "inference_group"]
+__all__ = ["NodeService"]
 
 log = structlog.get_logger(__name__)
 
@@ -55,11 +55,6 @@ _CLOSE_S = 8.0
 """For both, handing over and ending what runs: a supervisor kills after ten."""
 _MAX_PENDING = 1_000
 """Calls taken and not answered, from which on the node reads no more: what it holds cannot be balanced again."""
-
-
-def inference_group(settings: Settings) -> str:
-    """Return the consumer group of the nodes of this pool."""
-    return f"{settings.namespace}easyremote.{inference_topic(settings.pool_name)}"
 
 
 class NodeService(Service):
@@ -146,7 +141,7 @@ class NodeService(Service):
         self._source: BatchSource[list[Job]] = BatchSource(
             settings,
             self._topic,
-            inference_group(settings),
+            inference_group(settings.namespace, settings.pool_name),
             CALLS,
             self._decode,
             self._take,

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from easyremote.topics.limits import shortened
 from easyremote.topics.model_control import CONFIGURED
 from easyremote.topics.records import ModelState
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from easyremote.topics.model_control import Wanted
 
 __all__ = ["Held", "Slot"]
+
+_MOST_REASON = 1_000
 
 
 @dataclass(frozen=True)
@@ -113,14 +116,14 @@ class Slot:
         else:
             state = "unloaded" if current is None else "ready"
         return ModelState(
-            self.name,
-            self._last_version if current is None else current.model.version,
+            shortened(self.name, 255),
+            shortened(self._last_version if current is None else current.model.version, 255),
             loaded=is_loaded,
             load_s=0.0 if stats is None else float(stats["load_time"] or 0.0),
             state=state,
             coming=self._coming,
-            reason=self._reason,
-            previous=None if previous is None else previous.model.version,
+            reason=None if self._reason is None else shortened(self._reason, _MOST_REASON),
+            previous=None if previous is None else shortened(previous.model.version, 255),
             since=dict(self._since),
             order_id=self.order_id,
         )

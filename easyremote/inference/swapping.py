@@ -10,9 +10,11 @@ import structlog
 
 from easyremote.errors import ConfigError
 from easyremote.inference.models import models_of
-from easyremote.inference.models.catalog import load_model_class, make_model
+from easyremote.inference.models.catalog import load_model_class, make_model, orderable_classes
+from easyremote.inference.models.sources import check_ordered_weights
 from easyremote.inference.slots import Held, Slot
 from easyremote.threads import LongThread, take_each
+from easyremote.topics.limits import shortened
 from easyremote.topics.model_control import CONFIGURED, UNLOADED, ModelOrder, ModelSource, OrderWatch
 
 if TYPE_CHECKING:
@@ -113,7 +115,7 @@ class Swapper:
                 self._unload(slot)
             else:
                 self._swap(slot, order.wanted)
-        except Exception as error:  # a model's code may raise anything, and what answered goes on
+        except BaseException as error:  # a model's code may raise anything, SystemExit too, and what answered goes on
             log.exception("an order for a model failed", model=order.model, order=order.id)
             slot.fail(f"{type(error).__name__}: {error}")
             if slot.current is not None:
@@ -122,6 +124,22 @@ class Swapper:
                 self._service.executor.widen(slot.current.model)
         slot.settle(order.id)
         self._changed()
+
+    def _allowed(self, path: str) -> str:
+        """Return the path of a class that may be ordered here: importing a module runs whatever it holds.
+
+        Raises
+        ------
+        ConfigError
+            If this node's settings do not offer it.
+        """
+        offered = orderable_classes(self._settings)
+        if path not in offered:
+            raise ConfigError(
+                f"this node's settings do not offer the class {shortened(path, 200)}: there are {', '.join(offered)}; "
+                "EASYREMOTE_MODEL_CLASSES names more"
+            )
+        return path
 
     def _is_configured(self, name: str) -> bool:
         return any(model.name == name for model in models_of(self._settings))
@@ -151,13 +169,16 @@ class Swapper:
     def _made(self, name: str, wanted: Wanted) -> BaseAIModel:
         configured = {model.name: model for model in models_of(self._settings)}
         if isinstance(wanted, ModelSource) and wanted.path is not None:
-            kind = load_model_class(wanted.path, "easyremote models")
+            kind = load_model_class(self._allowed(wanted.path), "easyremote models")
         elif name in configured:
             kind = type(configured[name])
         else:
             raise ConfigError(f"this node's settings name no model {name!r}: say --class module:Class")
         if not isinstance(wanted, ModelSource):
             return configured[name]
+        for weights in (wanted.weights, wanted.params.get("weights")):
+            if weights is not None:
+                check_ordered_weights(weights, self._settings)
         model = make_model(kind, wanted.weights, wanted.params, self._settings.backend)
         if model.name != name:
             raise ConfigError(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -148,6 +149,23 @@ class TopicAdmin:
             # After a restart of its broker a client may ask by the epoch that it knew, and never learn another one.
             self._client = AdminClient(confluent_config(self._settings))
             raise TopicError(f"the ends of partitions cannot be read: {error}") from error
+
+    def ask_held(self, group: str, timeout_s: float, told: Callable[[frozenset[int] | TopicError], None]) -> None:
+        """Have `told` called, on another thread, with the partitions that members of a group hold; none: no group.
+
+        They are the numbers, of whichever topics. Or it is told why that cannot be known.
+        """
+
+        def done(future: Future[Any]) -> None:  # Any: the package's own description
+            try:
+                members = future.result().members
+            except KafkaException as error:
+                gone = error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND
+                told(frozenset() if gone else TopicError(f"who is in group {group} cannot be read: {error}"))
+            else:
+                told(frozenset(place.partition for one in members for place in one.assignment.topic_partitions))
+
+        self._client.describe_consumer_groups([group], request_timeout=timeout_s)[group].add_done_callback(done)
 
     def set_group_session(self, group: str) -> None:
         """Give a group the session and heartbeat of the settings, so that a dead member is replaced fast.

@@ -35,6 +35,7 @@ __all__ = [
     "declarations",
     "handled",
     "handled_topic",
+    "inference_group",
     "inference_topic",
     "is_of_the_system",
     "record_topic_of",
@@ -132,6 +133,17 @@ def inference_topic(pool: str) -> str:
     'inference.vision'
     """
     return f"inference.{pool}"
+
+
+def inference_group(namespace: str, pool: str) -> str:
+    """Return the full name of the consumer group of a pool's nodes.
+
+    Examples
+    --------
+    >>> inference_group("", "vision")
+    'easyremote.inference.vision'
+    """
+    return f"{namespace}easyremote.{inference_topic(pool)}"
 
 
 def _pool(name: str) -> TopicDeclaration:

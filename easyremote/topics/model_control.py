@@ -104,7 +104,9 @@ class ModelOrder(Struct, frozen=True, kw_only=True):
         return f"{scope.pool or '*'}/{scope.node_type or '*'}/{scope.node or '*'}/{self.model}"
 
 
-decode_order = checked_decoder(ModelOrder)
+_MOST_ORDER_BYTES = 64 * 1024
+_MOST_ORDERS = 1_000
+decode_order = checked_decoder(ModelOrder, _MOST_ORDER_BYTES)
 
 
 class Orders:
@@ -130,6 +132,8 @@ class Orders:
         self._by_key.pop(key, None)
         if order is not None:
             self._by_key[key] = order
+            while len(self._by_key) > _MOST_ORDERS:  # of as many models and scopes; the oldest hold no longer
+                del self._by_key[next(iter(self._by_key))]
 
     def meant_for(self, node_id: str, pool: str | None, node_type: str | None) -> dict[str, ModelOrder]:
         """Return the order that holds for each model on a node."""

@@ -242,6 +242,10 @@ class Heartbeat(Struct, frozen=True, kw_only=True):
     cpu_percent: _Percent = 0.0
     memory_percent: _Percent = 0.0
     gpu: GpuState | None = None
+    dead_letters: Count = 0
+    """Records that this process has made dead letters of, as none of what their topics are for."""
+    passed_over: Count = 0
+    """Records of the system's own topics that it could not use."""
 
 
 class FunctionInfo(Struct, frozen=True, kw_only=True):
@@ -344,7 +348,7 @@ decode_reply = msgspec.json.Decoder(Reply).decode
 decode_reading = msgspec.json.Decoder(Reading).decode
 
 
-def checked_decoder(kind: type[T]) -> Callable[[bytes], T]:
+def checked_decoder(kind: type[T], most_bytes: int = MOST_CONTROL_BYTES) -> Callable[[bytes], T]:
     """Return the decoder of a control record, which is small and flat.
 
     It raises for what is none; `limits.attempt` makes a reason of that.
@@ -352,8 +356,8 @@ def checked_decoder(kind: type[T]) -> Callable[[bytes], T]:
     decode = msgspec.json.Decoder(kind).decode
 
     def decode_checked(value: bytes) -> T:
-        if len(value) > MOST_CONTROL_BYTES:
-            raise ValueError(f"it has {len(value)} bytes, the limit is {MOST_CONTROL_BYTES} bytes")
+        if len(value) > most_bytes:
+            raise ValueError(f"it has {len(value)} bytes, the limit is {most_bytes} bytes")
         if is_too_deep(value):
             raise ValueError(f"it is nested deeper than {MAX_DEPTH} levels")
         return decode(value)

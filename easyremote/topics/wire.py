@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import os
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from operator import methodcaller
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -283,15 +284,22 @@ def sent_header(sent_ms: float) -> bytes:
     return b"%.3f" % sent_ms
 
 
+# Where a name is no UTF-8 the client returns a list with a hole in it, and an error that is set. An ordinary call that
+# has become hot does not look at that, and the process ends when the hole is used; a call from C does look.
+_given_headers: Callable[[Message], Any] = methodcaller("headers")
+
+
 def headers_of(message: Message) -> list[tuple[str, bytes]]:
     """Return a record's headers that have a value, as bytes.
 
     Where a name is no UTF-8 the client gives none of them: then one header says so, and the record is no call.
     """
     try:
-        given = message.headers() or ()
-    except UnicodeDecodeError as error:
-        return [(_LOST_HEADERS, f"a header's name is no UTF-8: {error}".encode())]
+        given = _given_headers(message) or ()
+    except (UnicodeDecodeError, SystemError) as error:
+        told = [(_LOST_HEADERS, f"a header's name is no UTF-8: {error.__cause__ or error}".encode())]
+        message.set_headers(told)  # type: ignore[arg-type]  # what the client has made of them must not be looked at
+        return told
     pairs = given.items() if isinstance(given, dict) else given
     return [
         (str(name), content.encode() if isinstance(content, str) else content)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 from confluent_kafka.admin import AdminClient
-from easyremote.inference.service import inference_group
 from easyremote.settings import Settings
+from easyremote.topics.catalog import inference_group
 from easyremote.topics.connection import confluent_config
 from history import History, judge
 from load import load, seeded
@@ -36,7 +36,7 @@ def _with_a_router(running: System, *nodes: str) -> None:
 
 def _await_no_members(settings: Settings) -> None:
     """Wait until the group of the nodes has given up whoever was in it."""
-    admin, group = AdminClient(confluent_config(settings)), inference_group(settings)
+    admin, group = AdminClient(confluent_config(settings)), inference_group(settings.namespace, settings.pool_name)
     deadline = time.monotonic() + 30
     while admin.describe_consumer_groups([group])[group].result().members:
         assert time.monotonic() < deadline, "a frozen member is still in its group"

@@ -23,7 +23,11 @@ from workers import tail
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(240)]
 
 SWAPS = 20
-MODELS = {"EASYREMOTE_MODELS": "versioned:Versioned"}
+MODELS = {
+    "EASYREMOTE_MODELS": "versioned:Versioned",
+    "EASYREMOTE_MODEL_CLASSES": "versioned:Gated,versioned:NoWeights,versioned:FailsCold,versioned:NoSuchClass,"
+    "versioned:Another",
+}
 
 
 @pytest.fixture(autouse=True)

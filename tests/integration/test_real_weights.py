@@ -78,7 +78,7 @@ def int8_labels() -> dict[str, str]:
 
 
 def test_each_reply_has_the_label_that_the_version_it_names_gives_its_text(settings: Settings, tmp_path: Path) -> None:
-    contrary = saved(tmp_path / "contrary", LABELS[::-1])
+    contrary = saved(tmp_path / "models" / "contrary", LABELS[::-1])
     expected = {
         "1": labels_of(saved(tmp_path / "shipped", LABELS)),
         "contrary": labels_of(contrary),

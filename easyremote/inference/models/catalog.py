@@ -18,11 +18,16 @@ from easyremote.inference.models.base import BaseAIModel
 if TYPE_CHECKING:
     from easyremote.settings import Backend, Settings
 
-__all__ = ["load_model_class", "make_model", "models_of"]
+__all__ = ["load_model_class", "make_model", "models_of", "orderable_classes"]
 
 log = structlog.get_logger(__name__)
 
 _CLASS_PATH = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+_SHIPPED = (
+    "easyremote.inference.models.sentiment:BertSentimentModel",
+    "easyremote.inference.models.images:EfficientNetLite0Model",
+    "easyremote.inference.models.images:ImageClassificationModel",
+)
 _SENTIMENT = ("nlp", "general")
 _IMAGES = ("vision", "general")
 
@@ -46,6 +51,12 @@ def models_of(settings: Settings) -> list[BaseAIModel]:
     if settings.node_type in _IMAGES:
         models.append(_images(settings.image_model, settings.backend))
     return models
+
+
+def orderable_classes(settings: Settings) -> tuple[str, ...]:
+    """Return the classes that an order on `models` may name: those of the settings, and those that come along."""
+    named = [one for one in (settings.sentiment_model, settings.image_model) if one and _CLASS_PATH.fullmatch(one)]
+    return tuple(dict.fromkeys((*(settings.models or ()), *named, *settings.model_classes, *_SHIPPED)))
 
 
 def load_model_class(path: str, setting: str) -> type[BaseAIModel]:

@@ -16,7 +16,7 @@ from easyremote.inference.models.backends import checked_backend
 from easyremote.inference.models.base import BaseAIModel
 from easyremote.inference.models.devices import best_device, instances_on, limit_pass_threads
 from easyremote.inference.models.onnx import Export, OnnxNetwork, onnx_network
-from easyremote.inference.models.pictures import decode_picture
+from easyremote.inference.models.pictures import decoded_picture
 from easyremote.inference.models.sources import PACKAGE_PREFIX, package_path, read_state_dict
 
 if TYPE_CHECKING:
@@ -158,8 +158,8 @@ class ImageClassificationModel(BaseAIModel):
         """
         from torchvision.transforms import functional
 
-        picture: Any = decode_picture(input)  # Any: torchvision's types know only its tensors
-        picture = functional.resize(picture, [_SHORT_SIDE])
+        with decoded_picture(input) as whole:
+            picture: Any = functional.resize(whole, [_SHORT_SIDE])  # Any: torchvision's types know only its tensors
         return np.asarray(functional.center_crop(picture, [_SIDE]))
 
     def inference(self, batch: Sequence[Any]) -> Sequence[Any]:

@@ -5,23 +5,68 @@ from __future__ import annotations
 import base64
 import binascii
 import io
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from easyremote.errors import InvalidInput
+from easyremote.settings import load_settings
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["MAX_PIXELS", "decode_picture"]
+__all__ = ["MAX_ASPECT", "MAX_PIXELS", "ByteBudget", "decode_picture", "decoded_picture"]
 
 MAX_PIXELS = 50_000_000
 """Largest picture that is decoded; a few kB can unpack to more memory than a node has."""
 
+MAX_ASPECT = 100
+"""Of the longer side to the shorter: the shorter one is scaled to a model's 256 pixels, the longer one with it."""
+_BYTES_PER_PIXEL = 12
+"""What decoding takes at its peak: the picture as it is, upright, and as RGB."""
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 
 
-def decode_picture(data: Any) -> Image:  # Any: a caller may send anything
-    """Return a picture as RGB, upright; of an animation the first frame.
+class ByteBudget:
+    """Bounds what several threads have decoded at the same time; one picture alone is always let through.
+
+    Parameters
+    ----------
+    most : int
+        Bytes.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._taken = 0
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def taken(self, size: int) -> Iterator[None]:
+        """Wait until there is room for so many bytes, and keep it until the block ends."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._taken or self._taken + size <= self._most)
+            self._taken += size
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._taken -= size
+                self._changed.notify_all()
+
+
+@cache
+def _budget() -> ByteBudget:
+    return ByteBudget(load_settings().picture_bytes)
+
+
+@contextmanager
+def decoded_picture(data: Any, budget: ByteBudget | None = None) -> Iterator[Image]:  # Any: a caller may send anything
+    """Have a picture as RGB, upright, while the block runs; of an animation the first frame.
+
+    What is decoded at the same time, on whichever threads, is bounded by `EASYREMOTE_PICTURE_BYTES`: the others wait.
 
     Parameters
     ----------
@@ -31,22 +76,50 @@ def decode_picture(data: Any) -> Image:  # Any: a caller may send anything
     Raises
     ------
     InvalidInput
-        If it is of another type, no base64, no such file, truncated, or of more than `MAX_PIXELS` pixels.
+        If it is of another type, no base64, no such file, truncated, of more than `MAX_PIXELS` pixels, or so narrow
+        that it would be large once its short side is scaled up.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
     content = _bytes(data)
+    with _readable(content):
+        picture = _opened(content)
+    _refuse_large(*picture.size)
+    with (budget or _budget()).taken(picture.width * picture.height * _BYTES_PER_PIXEL):
+        with _readable(content):
+            upright = _rgb(picture)
+        yield upright
+
+
+def decode_picture(data: Any) -> Image:  # Any: a caller may send anything
+    """Return a picture as `decoded_picture` has it."""
+    with decoded_picture(data) as picture:
+        return picture
+
+
+@contextmanager
+def _readable(content: bytes) -> Iterator[None]:
+    from PIL import UnidentifiedImageError
+
     try:
-        picture = Image.open(io.BytesIO(content), formats=_FORMATS)
-        if picture.width * picture.height <= MAX_PIXELS:
-            return _rgb(ImageOps.exif_transpose(picture))
+        yield
     except UnidentifiedImageError as error:
         raise InvalidInput(f"{len(content)} bytes that are no {', '.join(_FORMATS)} picture") from error
     except Exception as error:  # a broken file makes Pillow's decoders raise nearly anything, struct.error to KeyError
         raise InvalidInput(f"a picture of {len(content)} bytes that cannot be read: {error}") from error
-    raise InvalidInput(
-        f"a picture of {picture.width} x {picture.height} pixels is above the limit of {MAX_PIXELS} pixels"
-    )
+
+
+def _opened(content: bytes) -> Image:
+    from PIL import Image as Pillow
+
+    return Pillow.open(io.BytesIO(content), formats=_FORMATS)
+
+
+def _refuse_large(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise InvalidInput(f"a picture of {width} x {height} pixels is above the limit of {MAX_PIXELS} pixels")
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise InvalidInput(
+            f"a picture of {width} x {height} pixels has one side more than {MAX_ASPECT} times the other: cut it"
+        )
 
 
 def _bytes(data: Any) -> bytes:
@@ -65,7 +138,9 @@ def _bytes(data: Any) -> bytes:
 
 def _rgb(picture: Image) -> Image:
     from PIL import Image as Pillow
+    from PIL import ImageOps
 
+    picture = ImageOps.exif_transpose(picture)
     if picture.mode in ("I;16", "I", "I;16B"):
         # Sixteen bits of grey: the upper eight are what a screen would show; convert() would clip instead.
         picture = picture.convert("I").point(lambda level: level / 257).convert("L")

@@ -1,10 +1,11 @@
 import base64
 import io
+import threading
 
 import pytest
 from easyremote.errors import InvalidInput
 from easyremote.inference.models import pictures
-from easyremote.inference.models.pictures import decode_picture
+from easyremote.inference.models.pictures import ByteBudget, decode_picture, decoded_picture
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageFile
@@ -105,3 +106,35 @@ def test_a_picture_of_too_many_pixels_is_refused(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(pictures, "MAX_PIXELS", 15)
     with pytest.raises(InvalidInput, match="4 x 4 pixels"):
         decode_picture(_file(Image.new("RGB", (4, 4))))
+
+
+def test_a_narrow_picture_that_would_become_large_is_refused() -> None:
+    thin = _file(Image.new("L", (12_000, 1)))
+    assert len(thin) < 200
+    with pytest.raises(InvalidInput, match="12000 x 1 pixels has one side more than 100 times the other"):
+        decode_picture(thin)
+    assert decode_picture(_file(Image.new("L", (1_200, 12)))).size == (1_200, 12)
+
+
+def test_what_is_decoded_at_once_is_bounded_and_one_alone_is_let_through() -> None:
+    budget = ByteBudget(100 * 12)
+    small, large = _file(Image.new("L", (10, 6))), _file(Image.new("L", (50, 50)))
+    with decoded_picture(large, budget):
+        pass
+    entered, leave, came = threading.Event(), threading.Event(), []
+
+    def decode(data: bytes) -> None:
+        with decoded_picture(data, budget) as picture:
+            came.append(picture.size)
+            entered.set()
+            assert leave.wait(10)
+
+    threads = [threading.Thread(target=decode, args=(small,)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    assert entered.wait(10)
+    assert len(came) == 1
+    leave.set()
+    for thread in threads:
+        thread.join(10)
+    assert len(came) == 3

@@ -1,0 +1,109 @@
+"""Whether what a heartbeat says of a pool can be: its nodes are a consumer group, and the broker knows its members."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import structlog
+
+from easyremote.clock import monotonic_s
+from easyremote.errors import TopicError
+
+__all__ = ["Pools"]
+
+log = structlog.get_logger(__name__)
+
+_GOOD_S = 5.0
+"""For how long the broker's word that a pool has members counts."""
+_AGAIN_S = 0.5
+"""Between two questions for a pool that has none, or not what is claimed: about a heartbeat."""
+_ASK_EACH_S = 0.1
+"""Between two questions altogether: forged heartbeats may name a new pool each."""
+_MOST_POOLS = 1_000
+
+
+@dataclass
+class _Pool:
+    held: frozenset[int] | None = frozenset()
+    """Partitions that members held when they were asked for, since the group was last without any; None: no saying."""
+    asked_s: float = float("-inf")
+
+
+class Pools:
+    """Knows which partitions of which pool somebody serves; used by several threads.
+
+    Anybody may write a heartbeat. One that names partitions which no member of the pool's group holds would draw calls
+    to where nobody reads them.
+
+    Parameters
+    ----------
+    ask : callable
+        `(pool, told)`: has `told` called, on any thread, with the partitions that members of the pool's group hold, or
+        with why that cannot be known.
+    answered : callable
+        `(pool)`: told when it is known.
+    clock : callable, optional
+        The monotonic clock, s.
+    """
+
+    def __init__(
+        self,
+        ask: Callable[[str, Callable[[frozenset[int] | TopicError], None]], None],
+        answered: Callable[[str], None] = lambda _pool: None,
+        clock: Callable[[], float] = monotonic_s,
+    ) -> None:
+        self._ask = ask
+        self._answered = answered
+        self._clock = clock
+        self._pools: OrderedDict[str, _Pool] = OrderedDict()
+        self._asked_s = float("-inf")
+        self._changed = threading.Condition()
+        self._open = 0
+
+    def served(self, pool: str, claimed: Iterable[int]) -> list[int]:
+        """Return those of the partitions of a pool that a node claims which somebody serves, as far as that is known.
+
+        It waits for nothing: of a pool that was never heard of there is none until the broker has said who is there.
+        Where the broker will not say, all count.
+        """
+        claimed = list(claimed)
+        now_s = self._clock()
+        with self._changed:
+            known = self._pools.get(pool)
+            age_s = float("inf") if known is None else now_s - known.asked_s
+            is_known = known is not None and (known.held is None or known.held.issuperset(claimed))
+            asks = age_s >= (_GOOD_S if is_known else _AGAIN_S) and now_s - self._asked_s >= _ASK_EACH_S
+            if asks:
+                known = self._pools.setdefault(pool, _Pool())
+                self._asked_s = known.asked_s = now_s
+                self._pools.move_to_end(pool)
+                self._open += 1
+                while len(self._pools) > _MOST_POOLS:
+                    self._pools.popitem(last=False)
+        if asks:
+            self._ask(pool, lambda told: self._learn(pool, told))
+        with self._changed:
+            held = frozenset() if known is None else known.held
+        return claimed if held is None else [number for number in claimed if number in held]
+
+    def wait_answered(self, timeout_s: float) -> bool:
+        """Wait until nothing that was asked is open; say whether it is so."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._open, timeout_s)
+
+    def _learn(self, pool: str, told: frozenset[int] | TopicError) -> None:
+        with self._changed:
+            known = self._pools.setdefault(pool, _Pool())
+            if not isinstance(told, TopicError):
+                # While partitions move some are nobody's for a moment: they count until the group has no members.
+                known.held = (known.held or frozenset()) | told if told else frozenset()
+            elif not known.held:
+                log.info("who serves a pool cannot be known: its heartbeats are believed", pool=pool, error=str(told))
+                known.held = None
+        self._answered(pool)
+        with self._changed:
+            self._open -= 1
+            self._changed.notify_all()

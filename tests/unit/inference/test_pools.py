@@ -1,0 +1,76 @@
+"""A heartbeat counts with the partitions that somebody serves: who that is, the broker knows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from easyremote.errors import TopicError
+from easyremote.inference.pools import Pools
+
+
+class _Broker:
+    def __init__(self) -> None:
+        self.members: dict[str, set[int]] = {}
+        self.asked: list[str] = []
+        self.away = False
+
+    def ask(self, pool: str, told: Callable[[frozenset[int] | TopicError], None]) -> None:
+        self.asked.append(pool)
+        told(TopicError("no Kafka answers") if self.away else frozenset(self.members.get(pool, ())))
+
+
+class _Clock:
+    now_s = 100.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def test_a_pool_that_nobody_serves_draws_no_call_and_one_that_is_served_does_at_once() -> None:
+    broker, clock = _Broker(), _Clock()
+    pools = Pools(broker.ask, clock=clock)
+    assert pools.served("ghosts", [0, 1]) == []
+    broker.members["ghosts"] = {0, 1, 2, 3}
+    clock.now_s += 0.6
+    assert pools.served("ghosts", [0, 1, 99]) == [0, 1]
+
+
+def test_the_broker_is_asked_now_and_then_however_many_heartbeats_come() -> None:
+    broker, clock = _Broker(), _Clock()
+    broker.members["nlp"] = set(range(8))
+    pools = Pools(broker.ask, clock=clock)
+    for _ in range(1_000):
+        assert pools.served("nlp", [3]) == [3]
+        pools.served("ghosts", [1])
+        pools.served("nlp", [99])
+        clock.now_s += 0.001
+    assert len(broker.asked) <= 6
+    for number in range(1_000):
+        pools.served(f"ghosts-{number}", [0])
+    assert len(broker.asked) <= 7
+
+
+def test_partitions_that_move_count_until_the_group_has_no_members() -> None:
+    broker, clock = _Broker(), _Clock()
+    broker.members["nlp"] = {0, 1}
+    pools = Pools(broker.ask, clock=clock)
+    assert pools.served("nlp", [0, 1]) == [0, 1]
+    broker.members["nlp"] = {1}
+    clock.now_s += 6
+    assert pools.served("nlp", [0]) == [0]
+    broker.members["nlp"] = set()
+    clock.now_s += 6
+    assert pools.served("nlp", [0, 1]) == []
+
+
+def test_while_the_broker_does_not_say_what_was_known_counts_and_a_heartbeat_is_believed() -> None:
+    broker, clock = _Broker(), _Clock()
+    broker.members["nlp"] = {0}
+    pools = Pools(broker.ask, clock=clock)
+    assert pools.served("nlp", [0]) == [0]
+    broker.away = True
+    clock.now_s += 60
+    assert pools.served("nlp", [0, 1]) == [0]
+    clock.now_s += 1
+    assert pools.served("vision", [0]) == [0]
+    assert pools.wait_answered(0)
