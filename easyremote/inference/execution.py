@@ -12,6 +12,7 @@ import structlog
 from easyremote.clock import monotonic_s, wall_ms
 from easyremote.errors import CallError, CallTimeout, NotOfferedHere
 from easyremote.inference.batcher import Batcher
+from easyremote.inference.coroutines import CoroutineLoop
 from easyremote.inference.jobs import Job, Outcome
 from easyremote.inference.lanes import Hand, Lane
 from easyremote.inference.models.base import BaseAIModel
@@ -92,12 +93,20 @@ class Executor:
         self._leaving: list[Lane] = []
         for model in node.models:
             self.add_model(model)
+        self._coroutines: CoroutineLoop | None = None
+        self._blocked: list[CoroutineLoop] = []
         self._closing = threading.Event()
         self._watch = LongThread(self._look_for_stalls, "call limits", stopping=self._closing)
         self._watch.start()
 
-    def start(self, loop: asyncio.AbstractEventLoop, cancelled: Container[str] = frozenset()) -> None:
-        """Say on which event loop coroutine functions run, and which calls were withdrawn before they came."""
+    def start(self, loop: asyncio.AbstractEventLoop | None = None, cancelled: Container[str] = frozenset()) -> None:
+        """Say on which event loop coroutine functions run, and which calls were withdrawn before they came.
+
+        Unset: on one of its own, which is replaced when a coroutine blocks it for longer than its limit.
+        """
+        if loop is None:
+            self._coroutines = CoroutineLoop()
+            loop = self._coroutines.loop
         self._runner.loop = loop
         self._runner.cancelled = cancelled
 
@@ -184,7 +193,8 @@ class Executor:
     @property
     def hung(self) -> int:
         """How many threads are past the limit of what they run and have not come back."""
-        return sum(lane.hung for lane in self._lanes())
+        self._blocked = [one for one in self._blocked if one.is_stuck]
+        return sum(lane.hung for lane in self._lanes()) + len(self._blocked)
 
     def close(self, timeout_s: float) -> bool:
         """Finish what is queued; say whether all ended in time."""
@@ -192,6 +202,8 @@ class Executor:
         closed = [lane.close(max(0.0, deadline - monotonic_s())) for lane in self._lanes()]
         self._closing.set()
         self._watch.join(max(_LOOK_S, deadline - monotonic_s()))
+        if self._coroutines is not None:
+            closed.append(self._coroutines.close(max(_LOOK_S, deadline - monotonic_s())))
         return all(closed)
 
     def _lanes(self) -> list[Lane]:
@@ -244,11 +256,39 @@ class Executor:
                 self._give_up(by_hand[hand], hand, doing)
             for hand, doing in holding_up.stalled((one for one in self._quick.hands if not one.given_up), now_s):
                 self._set_aside(hand, doing)
+            self._look_for_a_blocked_loop(now_s)
             for job, since_s in list(self._runner.on_loop.items()):
                 limit_s = self._limit_s(job)
                 if limit_s is not None and now_s - max(since_s, job.progress_s) > limit_s:
                     self._tell_timeout(job)
                     self._runner.stop(job)
+
+    def _look_for_a_blocked_loop(self, now_s: float) -> None:
+        blocked = self._coroutines
+        if blocked is None or not (self._runner.tasks or blocked.is_stuck):
+            return
+        stuck_s, task = blocked.stuck_s(now_s), blocked.running
+        guilty = None if task is None else self._runner.tasks.get(task)
+        limit_s = self._settings.call_limit_s if guilty is None else self._limit_s(guilty)
+        if not limit_s or stuck_s <= limit_s:
+            return
+        function = "a function" if guilty is None else guilty.call.function
+        log.error("a coroutine blocks its event loop; the loop is given up", function=function)
+        self._blocked.append(blocked)
+        self._coroutines = CoroutineLoop()
+        jobs = {*self._runner.tasks.values(), *self._runner.on_loop}
+        self._runner.loop, self._runner.tasks = self._coroutines.loop, {}
+        for job in jobs:
+            self._runner.on_loop.pop(job, None)
+            if job is guilty:
+                self._tell_timeout(job)
+            else:
+                self._runner.fail(job, CallTimeout(f"{job.call.function} could not go on: {function} blocked its loop"))
+        self._end_if_too_much_hangs()
+
+    def _end_if_too_much_hangs(self) -> None:
+        if self.hung >= self._settings.hung_limit:
+            self._failed(CallTimeout(f"{self.hung} calls hang (EASYREMOTE_HUNG_LIMIT): this worker needs a restart"))
 
     def _set_aside(self, hand: Hand, doing: Job | Sequence[Job]) -> None:
         with self._runner.lock:
@@ -280,8 +320,7 @@ class Executor:
                 self._tell_timeout(job)
         for job in rest:
             self._put_on(lane, job)
-        if self.hung >= self._settings.hung_limit:
-            self._failed(CallTimeout(f"{self.hung} calls hang (EASYREMOTE_HUNG_LIMIT): this worker needs a restart"))
+        self._end_if_too_much_hangs()
 
     def _tell_timeout(self, job: Job) -> None:
         limit_s = self._limit_s(job)

@@ -65,6 +65,8 @@ class Runner:
         self.cancelled: Container[str] = _NONE
         self.on_loop: dict[Job, float] = {}
         """The jobs whose coroutines run on the event loop, each with when its step began, by the monotonic clock."""
+        self.tasks: dict[asyncio.Task[Any], Job] = {}
+        """What runs on the event loop, of calls that have ended too."""
         self._node = node
         self._replies = replies
         self._desk = desk
@@ -138,7 +140,7 @@ class Runner:
         """Run a job's coroutine on the event loop; `ended` is told how it ended, there."""
         assert self.loop is not None
         self.on_loop[job] = monotonic_s()
-        future = asyncio.run_coroutine_threadsafe(_contained(work), self.loop)
+        future = asyncio.run_coroutine_threadsafe(_contained(work, job, self.tasks), self.loop)
         job.stop = future.cancel
 
         def done(future: Future[Any]) -> None:
@@ -265,16 +267,20 @@ class _Raised:
     error: BaseException
 
 
-async def _contained(work: Coroutine[Any, Any, Any]) -> Any:  # Any: whatever the user's function returns
+async def _contained(work: Coroutine[Any, Any, Any], job: Job, tasks: dict[asyncio.Task[Any], Job]) -> Any:
+    task = asyncio.current_task()
+    assert task is not None
+    tasks[task] = job
     try:
         return await work
     except asyncio.CancelledError as error:
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
+        if task.cancelling():
             raise
         return _Raised(error)  # nobody withdrew the call: something that it waited for was cancelled
     except BaseException as error:  # noqa: BLE001  # a user's function may raise anything, and its caller is told
         return _Raised(error)
+    finally:
+        del tasks[task]
 
 
 def argument_of(job: Job, function: Function, desk: ClaimDesk) -> Any:  # Any: as the function takes it

@@ -178,7 +178,7 @@ class NodeService(Service):
 
     async def on_start(self) -> None:
         """Load the models off the event loop; calls may wait here meanwhile."""
-        self.executor.start(asyncio.get_running_loop(), self._cancellations)
+        self.executor.start(cancelled=self._cancellations)
         self._cancellations.listen(self._cancel)
         await asyncio.to_thread(self._suspects.open)
         self.add_future(self._load())

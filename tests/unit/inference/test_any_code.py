@@ -325,3 +325,34 @@ def test_where_a_function_or_a_model_raised_is_told_from_there_on() -> None:
     with bench(functions=functions, tracebacks=False) as one:
         call = one.put("outer")
         assert _error(one.replies(1)[call]).traceback is msgspec.UNSET
+
+
+def test_a_coroutine_that_blocks_its_event_loop_costs_its_caller_an_error_and_the_worker_nothing() -> None:
+    gate, waits = threading.Event(), threading.Event()
+
+    async def blocks() -> None:
+        gate.wait(20)
+
+    async def good() -> str:
+        await asyncio.sleep(0)
+        return "good"
+
+    async def pending() -> None:
+        waits.set()
+        await asyncio.sleep(60)
+
+    functions = [Function("blocks", blocks, limit_s=0.3), Function("good", good), Function("pending", pending)]
+    with bench(functions=functions) as one:
+        one.executor.start()
+        call = one.put("good")
+        assert one.replies(1)[call].result == "good"
+        other = one.put("pending")
+        assert waits.wait(20)
+        blocking = one.put("blocks")
+        replies = one.replies(2)
+        assert {_error(replies[call]).type for call in (blocking, other)} == {"CallTimeout"}
+        assert "blocked its loop" in _error(replies[other]).message
+        assert one.executor.hung == 1
+        call = one.put("good")
+        assert one.replies(1)[call].result == "good"
+        gate.set()
