@@ -71,11 +71,14 @@ class Quiet:
         before: dict[tuple[str, int], int] = {}
         since = time.monotonic()
         while True:
-            ends = self._ends()
+            try:
+                ends = self._ends()
+                lag = self._lag(ends)
+            except KafkaException as error:  # a broker that has just come back does not know its partitions yet
+                ends, lag = {}, {f"the broker cannot say: {error}": 1}
             if ends != before:
                 before, since = ends, time.monotonic()
-            lag = self._lag(ends)
-            if not lag and time.monotonic() - since > _STEADY_S:
+            if ends and not lag and time.monotonic() - since > _STEADY_S:
                 return {}
             if time.monotonic() > deadline:
                 return lag or {"topics still move": 1}
