@@ -17,12 +17,13 @@ import structlog
 from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from easyremote.clock import monotonic_s
+from easyremote.errors import BrokerUnavailable
 from easyremote.threads import LongThread
 from easyremote.topics.connection import confluent_config
 from easyremote.topics.known_brokers import KnownBrokers
 from easyremote.topics.marks import mark_of
 from easyremote.topics.records import RecordRef
-from easyremote.topics.retry import ask
+from easyremote.topics.retry import JUST_MADE, ask
 from easyremote.topics.wire import Headers, headers_of
 
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ EVERY = "*"
 
 _SLACK_MS = 5_000
 """How far the clocks of machines may be apart."""
-_REQUEST_S = 10.0
+_REQUEST_S = 5.0
+_TOGETHER_S = 5.0
 _POLL_S = 0.1
 _PATIENCE_S = 5.0
 """From the last record on; then other questions come first."""
@@ -237,10 +239,10 @@ class Tails:
         # `OFFSET_END` asks for the end, a time for the first record that is not older.
         if not asked:
             return {}
-        places = [TopicPartition(topic, number, at) for (topic, number), at in asked.items()]
-        told = self._request(
-            "to see where topics end", lambda client: client.offsets_for_times(places, timeout=_REQUEST_S)
-        )
+        try:
+            told = self._request("to see where topics end", partial(_offsets_for_times, asked), _TOGETHER_S)
+        except BrokerUnavailable:
+            told = self._each_offsets(asked, unknown)
         known = {}
         if any(one.error is not None for one in told):
             self._drop_client()  # as after an exception
@@ -250,6 +252,17 @@ class Tails:
             else:
                 unknown[one.topic, one.partition] = "refused" if one.error.code() in _REFUSED else "late"
         return known
+
+    def _each_offsets(self, asked: dict[Place, int], unknown: dict[Place, str]) -> list[TopicPartition]:
+        # One partition without a leader fails the request for all: then each topic is asked about by itself.
+        told: list[TopicPartition] = []
+        for topic in {topic for topic, _ in asked}:
+            of_topic = {place: at for place, at in asked.items() if place[0] == topic}
+            try:
+                told += self._request("to see where a topic ends", partial(_offsets_for_times, of_topic), 0.0)
+            except BrokerUnavailable:
+                unknown |= dict.fromkeys(of_topic, "late")
+        return told
 
     def _read(self, ends: dict[Place, int]) -> set[Place]:
         """Read partitions on to their ends; return those that did not come to it."""
@@ -295,7 +308,7 @@ class Tails:
             if now_s - tail.used_s > _KEPT_S or len(tail.marks) > _MOST_MARKS:
                 del self._tails[place]
 
-    def _request(self, what: str, request: Callable[[Consumer], Answer]) -> Answer:
+    def _request(self, what: str, request: Callable[[Consumer], Answer], within_s: float | None = None) -> Answer:
         def once() -> Answer:
             if self._brokers.are_forgotten:
                 self._drop_client()
@@ -306,7 +319,8 @@ class Tails:
                 self._drop_client()
                 raise
 
-        return ask(what, once, where=self._settings.bootstrap_servers(), stopping=self._closed)
+        where = self._settings.bootstrap_servers()
+        return ask(what, once, where=where, within_s=within_s, also=JUST_MADE, stopping=self._closed)
 
     def _client(self) -> Consumer:
         if self._consumer is None:
@@ -332,6 +346,11 @@ class Tails:
         if former is not None:
             former.close()
         self._brokers = KnownBrokers()
+
+
+def _offsets_for_times(asked: Mapping[Place, int], client: Consumer) -> list[TopicPartition]:
+    places = [TopicPartition(*place, at) for place, at in asked.items()]
+    return client.offsets_for_times(places, timeout=_REQUEST_S)
 
 
 def _partition_counts(name: str, client: Consumer) -> dict[str, int | None]:
