@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from callers import OPTIONS, Callers
-from easyremote import CallOptions, Client
+from easyremote import Client, DeadlineExceeded, NoNodeAvailable
 from easyremote.cli import app
 from easyremote.inference.nodes import NodeWatch
 from easyremote.settings import Settings, load_settings
@@ -172,8 +172,12 @@ def test_a_model_is_loaded_where_it_was_not_and_unloaded_where_another_node_has_
         reply = client.reply("which_other", "x", options=OPTIONS)
         assert (reply.node_id, reply.model, reply.model_version) == ("one", "another", "1")
         done("rollback", "another", "--node", "one")  # to there being none
-        error = client.reply("which_other", "x", options=CallOptions(timeout_s=2)).error
-        assert getattr(error, "type", "") == "NoNodeAvailable"
+        for _ in range(5):  # where the machine is busy the word may come after the client's last one
+            with pytest.raises((NoNodeAvailable, DeadlineExceeded)) as told:
+                client.call("which_other", "x", timeout=2)
+            if isinstance(told.value, NoNodeAvailable):
+                break
+        assert isinstance(told.value, NoNodeAvailable)
         with Callers(settings, "which_version", ["x"]) as callers:
             callers.await_version("configured")
             done("unload", "versioned", "--node", "one")
