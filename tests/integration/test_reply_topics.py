@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # it exports them without saying so
 from easyremote import CallOptions, Client
 from easyremote.settings import Settings
 from easyremote.topics.admin import TopicAdmin
@@ -86,6 +86,24 @@ def test_a_reply_topic_that_goes_while_the_call_runs_is_a_dead_letter_and_ends_n
         assert own_topic.encode() in dict(headers_of(letter))["easyremote_reason"]
         assert client.call("echo", "x", options=CallOptions(timeout_s=20)) == "x"
         assert worker.poll() is None
+
+
+def test_a_reply_topic_that_takes_no_reply_is_a_dead_letter_and_ends_no_node(prepared: Settings) -> None:
+    strict = f"strict-{uuid.uuid4().hex[:8]}"
+    client = AdminClient({"bootstrap.servers": prepared.bootstrap_servers()})
+    takes_nothing_older_than_now = {"message.timestamp.before.max.ms": "0"}
+    client.create_topics([NewTopic(strict, 1, 1, config=takes_nothing_older_than_now)])[strict].result(10)
+    try:
+        with running(prepared, "router", "inference") as worker:
+            _send(prepared, "requests", function="echo", args=["x"], reply_to=strict)
+            _send(prepared, "requests", function="never offered", reply_to=strict)
+            with tail(prepared, "requests.dlq") as letters:
+                came = letters.wait_for(lambda letters: len(letters) == 2)
+            assert worker.poll() is None
+    finally:
+        _delete(prepared, strict)
+    said = {dict(headers_of(letter))["easyremote_error"] for letter in came}
+    assert said == {b"TopicError", b"UnknownFunction"}
 
 
 def test_topics_create_makes_a_topic_for_replies_and_no_other(prepared: Settings) -> None:
