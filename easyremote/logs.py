@@ -6,6 +6,9 @@ import logging
 import sys
 
 import structlog
+from structlog.typing import EventDict, WrappedLogger
+
+from easyremote.terminal import plain
 
 __all__ = ["configure_logging"]
 
@@ -17,8 +20,17 @@ def configure_logging(level: str) -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
+            _plainly,
             structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level)),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
+
+
+def _plainly(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    # Names and errors in it are what callers sent; a stack keeps its lines.
+    return {
+        name: plain(value, lines=name == "exception") if isinstance(value, str) else value
+        for name, value in event.items()
+    }

@@ -155,6 +155,7 @@ class Settings(BaseSettings):
     blobs: str | None = Field(
         default=None,
         min_length=1,
+        repr=False,  # a URL may hold credentials
         description="the store of large arguments and results: a directory, or a URL for fsspec; unset: data_dir/blobs",
     )
     claim_bytes: int = Field(default=262_144, ge=1_024, description="larger arguments and results go by the store")

@@ -34,6 +34,7 @@ from easyremote.agents.streams import decode_readings, readings_streams
 from easyremote.clock import now_ms
 from easyremote.edge import EdgeDevice, SimulatedSensors
 from easyremote.errors import TopicError
+from easyremote.folders import private_folder
 from easyremote.inference.answers import AnswerWatch
 from easyremote.inference.cancellations import CancellationWatch
 from easyremote.inference.functions import Function, registered
@@ -48,7 +49,7 @@ from easyremote.pipelines import Pipeline, Stream
 from easyremote.pipelines import registered as registered_pipelines
 from easyremote.pipelines import stream as pipeline_from
 from easyremote.pipelines.decoding import Decoder
-from easyremote.settings import Settings, load_settings
+from easyremote.settings import Settings, load_settings, user_data_dir
 from easyremote.topics.admin import TopicAdmin
 from easyremote.topics.catalog import READINGS, REQUESTS, RETRIES, declarations, inference_group
 from easyremote.topics.certain import CertainProducer
@@ -416,7 +417,9 @@ def build_app(settings: Settings | None = None) -> App:
     """
     known = settings or load_settings()
     configure_logging(known.log_level)
-    (known.data_dir / "worker").mkdir(parents=True, exist_ok=True)
+    if known.data_dir == user_data_dir():
+        private_folder(known.data_dir)
+    private_folder(known.data_dir / "worker")
     app = App(
         f"{known.namespace}easyremote",
         broker=faust_broker_url(known),

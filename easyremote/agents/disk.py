@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from easyremote.errors import ConfigError
+from easyremote.folders import private_folder
 from easyremote.windows.resting import Rested
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class Scratch:
     """
 
     def __init__(self, parent: Path) -> None:
-        parent.mkdir(parents=True, exist_ok=True)
+        private_folder(parent)
         with (parent / _LOCK).open("w") as all_of_them:
             # Nobody takes a folder for a dead one's that is not locked yet.
             fcntl.flock(all_of_them, fcntl.LOCK_EX)
@@ -106,7 +107,7 @@ class _Database:
 def _opened(folder: Path) -> Rdict:
     rocksdict = need_rocksdict()
     shutil.rmtree(folder, ignore_errors=True)
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    private_folder(folder.parent)
     options = rocksdict.Options(raw_mode=True)
     options.create_if_missing(True)
     # Most keys that are asked for are new ones, which a filter tells without a read.

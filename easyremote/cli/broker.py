@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from easyremote.cli.told import AsJson, told
+from easyremote.cli.told import AsJson, say, told
 
 __all__ = ["app"]
 
@@ -40,7 +40,7 @@ def broker_status(as_json: AsJson = False) -> None:
     if state is not None:
         _print_broker(state, as_json=as_json)
         return
-    typer.echo(json.dumps({"running": False}) if as_json else "not running: 'easyremote broker start' starts it")
+    say(json.dumps({"running": False}) if as_json else "not running: 'easyremote broker start' starts it")
     raise typer.Exit(1)
 
 
@@ -65,6 +65,6 @@ def _print_broker(state: Any, *, as_json: bool) -> None:
     from msgspec import to_builtins
 
     if as_json:
-        typer.echo(json.dumps({"running": True, **to_builtins(state)}))
+        say(json.dumps({"running": True, **to_builtins(state)}))
     else:
         typer.echo(f"Apache Kafka {state.version} on {state.bootstrap_servers}, pid {state.pid}, log {state.log_file}")

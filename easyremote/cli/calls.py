@@ -9,7 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from easyremote.cli.told import told
+from easyremote.cli.told import say, told
+from easyremote.terminal import json_line
 
 __all__ = ["call", "tail"]
 
@@ -33,11 +34,11 @@ def call(
     with Client() as client:
         options = CallOptions(timeout_s=timeout, target=target)
         if not stream:
-            typer.echo(encode_reply(client.call(function, *values, options=options)).decode())
+            say(encode_reply(client.call(function, *values, options=options)).decode())
             return
         with client.stream(function, *values, options=options) as items:
             for item in items:
-                typer.echo(encode_reply(item).decode())
+                say(encode_reply(item).decode())
 
 
 @told
@@ -61,14 +62,14 @@ def tail(
         lambda messages: arrived.put(list(messages)),
         start=start,  # type: ignore[arg-type]  # mypy widens the literal
     )
-    typer.echo(f"following {settings.namespace + topic}", err=True)
+    say(f"following {settings.namespace + topic}", err=True)
     seen = 0
     try:
         while count == 0 or seen < count:
             for message in arrived.get():
                 if count and seen >= count:
                     break
-                typer.echo((message.value() or b"null").decode(errors="replace"))
+                say(json_line(message.value() or b"null"))
                 seen += 1
     except (KeyboardInterrupt, BrokenPipeError):
         pass  # the reader has seen enough

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import typer
 
-from easyremote.cli.told import AsJson, told
+from easyremote.cli.told import AsJson, cells, say, told
 
 if TYPE_CHECKING:
     from easyremote.topics.dead_letters import DeadLetters, Handled, Wanted
@@ -75,7 +75,7 @@ def dlq_list(  # noqa: PLR0913, PLR0917  # each is an option
     shown = shown[-limit:]
     if as_json:
         found = [one.summary() for one in shown]
-        typer.echo(json.dumps({"topic": topic, "matching": count, "letters": found}))
+        say(json.dumps({"topic": topic, "matching": count, "letters": found}))
         return
     _print_table(shown)
     more = ""
@@ -100,14 +100,14 @@ def dlq_show(
     value, encoding = _text(letter.value or b"")
     if as_json:
         whole = summary | {"headers": headers, "value": value, "value_encoding": encoding, "stack": letter.stack}
-        typer.echo(json.dumps(whole))
+        say(json.dumps(whole))
         return
     for name, content in (summary | {f"header {name}": content for name, content in headers.items()}).items():
         if content is not None:
-            typer.echo(f"{name}: {_plain(str(content))}")
-    typer.echo(f"\n{_plain(value, lines=True)}")
+            say(f"{name}: {content}")
+    say(f"\n{value}", lines=True)
     if letter.stack is not None:
-        typer.echo(f"\n{_plain(letter.stack, lines=True)}")
+        say(f"\n{letter.stack}", lines=True)
 
 
 @app.command("redrive")
@@ -129,7 +129,7 @@ def dlq_redrive(  # noqa: PLR0913, PLR0917  # each is an option
     chosen = _chosen(ids, wanted, everything=everything)
     topic, chosen = _all_named(chosen, topic)
     done = _handle("redriven", _letters(topic), wanted, chosen, again=again, yes=yes)
-    typer.echo(json.dumps({"redriven": done}) if as_json else f"{done} redriven")
+    say(json.dumps({"redriven": done}) if as_json else f"{done} redriven")
 
 
 @app.command("drop")
@@ -150,7 +150,7 @@ def dlq_drop(  # noqa: PLR0913, PLR0917  # each is an option
     chosen = _chosen(ids, wanted, everything=everything)
     topic, chosen = _all_named(chosen, topic)
     done = _handle("dropped", _letters(topic), wanted, chosen, again=False, yes=yes)
-    typer.echo(json.dumps({"dropped": done}) if as_json else f"{done} dropped")
+    say(json.dumps({"dropped": done}) if as_json else f"{done} dropped")
 
 
 def _letters(topic: str) -> DeadLetters:
@@ -268,7 +268,6 @@ class _Listed(NamedTuple):
 def _print_table(shown: list[_Listed]) -> None:
     from rich.console import Console
     from rich.table import Table
-    from rich.text import Text
 
     table = Table("id", "age", "of", "error", "tries", "reason")
     now_ms = time.time_ns() // 1_000_000
@@ -276,7 +275,7 @@ def _print_table(shown: list[_Listed]) -> None:
         letter = one.letter
         mark = f" ({one.handled.action})" if one.handled else ""
         of = f"{letter.pipeline}: {letter.stage}" if letter.pipeline else letter.function
-        cells = (
+        row = (
             one.name + mark,
             _age((now_ms - letter.failed_ms) / 1000),
             of or "",
@@ -284,7 +283,7 @@ def _print_table(shown: list[_Listed]) -> None:
             str(letter.attempts or ""),
             (letter.reason or "")[:200],
         )
-        table.add_row(*(Text(_plain(cell)) for cell in cells))
+        table.add_row(*cells(*row))
     Console().print(table)
 
 
@@ -300,8 +299,3 @@ def _text(content: bytes) -> tuple[str, str]:
         return content.decode(), "utf-8"
     except UnicodeDecodeError:
         return base64.b64encode(content).decode(), "base64"
-
-
-def _plain(text: str, *, lines: bool = False) -> str:
-    # Anyone can write a record: what would steer a terminal is shown, not sent to it.
-    return "".join(one if one.isprintable() or (lines and one == "\n") else repr(one)[1:-1] for one in text)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-import typer
-
-from easyremote.cli.told import AsJson, told
+from easyremote.cli.told import AsJson, cells, say, told
 
 if TYPE_CHECKING:
     from easyremote.topics.records import FunctionInfo
@@ -26,20 +24,23 @@ def functions(as_json: AsJson = False) -> None:
     found = list_functions(load_settings())
     if as_json:
         rows = [to_builtins(one.function) | {"nodes": one.nodes, "pools": one.pools} for one in found]
-        typer.echo(json.dumps(rows))
+        say(json.dumps(rows))
         return
     from rich.console import Console
     from rich.table import Table
 
     table = Table("function", "what", "model", "nodes")
     for one in found:
-        table.add_row(_signature(one.function), one.function.doc, one.function.model or "", ", ".join(one.nodes))
+        name, what = _signature(one.function), one.function.doc
+        table.add_row(*cells(name, what, one.function.model or "", ", ".join(one.nodes)))
     Console().print(table)
 
 
 def _signature(function: FunctionInfo) -> str:
-    required = function.arguments["required"]
-    names = [name if name in required else f"{name}?" for name in function.arguments["properties"]]
+    # What stands on `functions` need not be written by this package: no key is taken for granted.
+    required = function.arguments.get("required")
+    known = required if isinstance(required, list) else []
+    names = [name if name in known else f"{name}?" for name in function.arguments.get("properties") or ()]
     names += ["..."] if "x-more-args" in function.arguments else []
     given = f"{function.name}({', '.join(names)})"
     result = _type_name(function.result)
@@ -49,8 +50,8 @@ def _signature(function: FunctionInfo) -> str:
 def _type_name(schema: dict[str, Any]) -> str:  # Any: JSON Schema
     if "$ref" in schema:
         return str(schema["$ref"]).rpartition("/")[2]
-    if "anyOf" in schema:
-        return " | ".join(_type_name(one) for one in schema["anyOf"])
+    if isinstance(schema.get("anyOf"), list):
+        return " | ".join(_type_name(one) for one in schema["anyOf"] if isinstance(one, dict))
     if schema.get("type") == "array" and isinstance(schema.get("items"), dict):
         return f"array of {_type_name(schema['items'])}"
     return str(schema.get("type", "any"))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from easyremote.cli.told import AsJson, told
+from easyremote.cli.told import AsJson, cells, say, told
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,7 +48,7 @@ def models_list(as_json: AsJson = False) -> None:
 
     found = _held()
     if as_json:
-        typer.echo(json.dumps([{"node": node} | to_builtins(state, str_keys=True) for node, state in found]))
+        say(json.dumps([{"node": node} | to_builtins(state, str_keys=True) for node, state in found]))
         return
     from rich.console import Console
     from rich.table import Table
@@ -56,11 +56,11 @@ def models_list(as_json: AsJson = False) -> None:
     table = Table("node", "model", "version", "state", "previous")
     for node, state in found:
         version = "" if state.state == "unloaded" else state.version
-        table.add_row(node, state.name, version, state.state, state.previous or "")
+        table.add_row(*cells(node, state.name, version, state.state, state.previous or ""))
     Console().print(table)
     for node, state in found:
         if state.reason is not None:  # below the table, where a long line stays one
-            typer.echo(_told_of(node, state))
+            say(_told_of(node, state))
 
 
 @app.command("load", help="Load a model that nodes do not hold yet; as swap, and --class says what it is.")
@@ -159,7 +159,7 @@ def _order(model: str, scope: Scope, wanted: Callable[[ModelOrder | None], Wante
         )
         meant = _meant(nodes, scope)
         _write(settings, producer, order.key, order)
-        with Console(stderr=True).status(f"{model}: waiting for {len(meant)} nodes"):
+        with Console(stderr=True).status(*cells(f"{model}: waiting for {len(meant)} nodes")):
             ends = time.monotonic() + timeout_s
             while (told_by := _outcomes(nodes, order)).keys() < meant and time.monotonic() < ends:
                 beat.clear()
@@ -212,10 +212,10 @@ def _told_of(node: str, state: ModelState) -> str:
 
 def _tell(meant: set[str], told_by: dict[str, ModelState], failed: dict[str, ModelState]) -> None:
     for node, state in sorted(told_by.items()):
-        typer.echo(_told_of(node, state))
+        say(_told_of(node, state))
     silent = sorted(meant - told_by.keys())
     if silent:
-        typer.echo(f"error: no word from {', '.join(silent)} in time; the order stands", err=True)
+        say(f"error: no word from {', '.join(silent)} in time; the order stands", err=True)
     if failed:
         typer.echo("error: where it failed, what answered before goes on", err=True)
     if failed or silent:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from easyremote.cli.told import told
+from easyremote.cli.told import cells, told
 
 __all__ = ["app"]
 
@@ -46,7 +46,7 @@ def explain(
     for pipeline in registered.values():
         table = Table(show_header=False, box=None)
         for what, how in explained(pipeline):
-            table.add_row(what, how)
+            table.add_row(*cells(what, how))
         Console(soft_wrap=True).print(table)
 
 

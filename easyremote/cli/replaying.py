@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from easyremote.cli.told import told
+from easyremote.cli.told import say, told
+from easyremote.terminal import json_line
 
 if TYPE_CHECKING:
     from easyremote.pipelines import Pipeline
@@ -71,7 +72,7 @@ def _tell(what: str, differences: list[Told]) -> None:
         return
     typer.echo(f"{len(differences):,} {what}:")
     for _, value in differences[:_SHOWN]:
-        typer.echo(f"  {value.decode()}")
+        say(f"  {json_line(value)}")
     if len(differences) > _SHOWN:
         typer.echo(f"  and {len(differences) - _SHOWN:,} more")
 

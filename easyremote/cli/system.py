@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from easyremote.cli.told import AsJson, told
+from easyremote.cli.told import AsJson, cells, say, told
 
 __all__ = ["status", "up"]
 
@@ -35,7 +35,7 @@ def up(
     def table() -> Table:
         view = Table("part", "state", "", "restarts")
         for part in supervisor.parts:
-            view.add_row(part.name, part.state, part.detail, str(part.restarts))
+            view.add_row(*cells(part.name, part.state, part.detail, str(part.restarts)))
         return view
 
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -46,7 +46,10 @@ def up(
         try:
             supervisor.start()
             console.print(
-                f"ready on Kafka {supervisor.settings.bootstrap_servers()}; the worker's log is {supervisor.log_file}"
+                *cells(
+                    f"ready on Kafka {supervisor.settings.bootstrap_servers()}; the worker's log is "
+                    f"{supervisor.log_file}"
+                )
             )
             console.print("try: easyremote call text_sentiment_analysis 'I love it'   (Ctrl+C stops everything)")
             supervisor.watch()
@@ -61,13 +64,14 @@ def _interrupt(_number: int, _frame: object) -> None:
     raise KeyboardInterrupt
 
 
+@told
 def status(as_json: AsJson = False) -> None:
     """Say whether the system is ready; the exit code is 0 if so, else 1."""
     from easyremote.deploy.status import system_status
 
     found = system_status()
     if as_json:
-        typer.echo(json.dumps(found))
+        say(json.dumps(found))
     else:
         _print_status(found)
     raise typer.Exit(0 if found["ready"] else 1)
@@ -78,12 +82,12 @@ def _print_status(found: dict[str, Any]) -> None:
     from rich.table import Table
 
     console = Console()
-    console.print("ready" if found["ready"] else f"not ready: {found['reason']}")
+    console.print(*cells("ready" if found["ready"] else f"not ready: {found['reason']}"))
     if not found["workers"]:
         return
     table = Table("worker", "ready", "functions", "in flight", "calls", "failed", "cpu %")
     for one in found["workers"]:
-        table.add_row(
+        row = (
             one["node_id"],
             f"{', '.join(one['ready'])} of {', '.join(one['roles'])}",
             ", ".join(one["functions"]),
@@ -92,4 +96,5 @@ def _print_status(found: dict[str, Any]) -> None:
             str(one["failed_requests"]),
             f"{one['cpu_percent']:.0f}",
         )
+        table.add_row(*cells(*row))
     console.print(table)

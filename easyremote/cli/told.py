@@ -1,16 +1,20 @@
-"""What the commands share: errors as one line, and the option for JSON."""
+"""What the commands share: errors as one line, texts that steer no terminal, and the option for JSON."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Annotated, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Annotated, ParamSpec, TypeVar
 
 import typer
 
 from easyremote.errors import EasyRemoteError
+from easyremote.terminal import plain
 
-__all__ = ["AsJson", "told"]
+if TYPE_CHECKING:
+    from rich.text import Text
+
+__all__ = ["AsJson", "cells", "say", "told"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -25,7 +29,20 @@ def told(command: Callable[P, R]) -> Callable[P, R]:
         try:
             return command(*args, **kwargs)
         except EasyRemoteError as error:
-            typer.echo(f"error: {error}", err=True)
+            # What a remote function raised has lines of its own; none of them can pass for one of this program.
+            say(f"error: {error}".replace("\n", "\n  "), err=True, lines=True)
             raise typer.Exit(1) from error
 
     return wrapped
+
+
+def say(text: str, *, err: bool = False, lines: bool = False) -> None:
+    """Print a text that anyone may have written: what would steer a terminal is shown, not sent to it."""
+    typer.echo(plain(text, lines=lines), err=err)
+
+
+def cells(*texts: str) -> list[Text]:
+    """Return the cells of a table, such as texts that anyone may have written; none of them is markup."""
+    from rich.text import Text
+
+    return [Text(plain(one)) for one in texts]

@@ -21,6 +21,7 @@ from easyremote.deploy.jars import KAFKA_VERSION, ensure_jars
 from easyremote.deploy.java import find_java
 from easyremote.deploy.ports import free_port, is_free, listens
 from easyremote.errors import BrokerUnavailable, ConfigError
+from easyremote.folders import private_folder
 from easyremote.topics.admin import answers
 
 __all__ = ["BROKER_PROPERTIES", "BrokerState", "EmbeddedBroker"]
@@ -121,7 +122,7 @@ class EmbeddedBroker:
         BrokerUnavailable
             If the broker ends or does not answer; the message has its last log lines.
         """
-        self._home.mkdir(parents=True, exist_ok=True)
+        private_folder(self._home)
         (self._home / _MARKER).touch()
         with self._locked():
             running = self.status()

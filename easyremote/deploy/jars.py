@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from easyremote.errors import ConfigError
+from easyremote.folders import private_folder
 
 __all__ = ["ENDPOINT", "KAFKA_VERSION", "PINS_FILE", "ensure_jars", "resolve_jars"]
 
@@ -80,7 +81,7 @@ def ensure_jars(
         return jars
     if not _match(directory, pins):
         fetching()
-        directory.mkdir(parents=True, exist_ok=True)
+        private_folder(directory)
         with tempfile.TemporaryDirectory(dir=directory.parent) as scratch:
             fetched = {jar.name: jar for jar in resolve(Path(scratch))}
             _refuse_strangers(fetched, pins)

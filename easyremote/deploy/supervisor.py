@@ -20,6 +20,7 @@ import structlog
 from easyremote.clock import monotonic_s
 from easyremote.deploy.broker import EmbeddedBroker
 from easyremote.errors import ConfigError, EasyRemoteError
+from easyremote.folders import private_folder
 from easyremote.inference.nodes import NodeWatch
 from easyremote.settings import Settings
 from easyremote.topics.admin import TopicAdmin
@@ -192,7 +193,7 @@ class Supervisor:
 
     def _start_worker(self) -> None:
         self._say(self.worker, "starting")
-        self.log_file.parent.mkdir(parents=True, exist_ok=True)
+        private_folder(self.log_file.parent)
         with self.log_file.open("wb") as output:
             self._worker = subprocess.Popen(
                 [Path(sys.executable).with_name("faust"), "-A", "easyremote", "worker", "-l", "warn"],

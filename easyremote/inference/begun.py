@@ -8,6 +8,8 @@ import mmap
 import uuid
 from pathlib import Path
 
+from easyremote.folders import private_folder
+
 __all__ = ["BegunJournal", "left_behind", "mark_of"]
 
 _SLOT_BYTES = 128
@@ -40,7 +42,7 @@ class BegunJournal:
     """
 
     def __init__(self, directory: Path) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
+        private_folder(directory)
         self.path = directory / f"{uuid.uuid4().hex}{_SUFFIX}"
         unnamed = self.path.with_suffix(".new")
         self._file = unnamed.open("x+b")

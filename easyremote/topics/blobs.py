@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from easyremote.errors import ConfigError
+from easyremote.folders import private_folder
+from easyremote.topics.places import SecretPlace
 
 if TYPE_CHECKING:
     from easyremote.settings import Settings
@@ -25,6 +27,7 @@ __all__ = ["BlobStore", "DirectoryStore", "FsspecStore", "open_store"]
 _KEY = re.compile(r"[0-9a-f]{64}")
 _UNFINISHED = ".part"
 _FILE_URL = "file://"
+_OWNERS_FILE, _ANYBODYS_FILE = 0o600, 0o666
 _OBJECTS = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "oss", "memory"})
 """Protocols whose objects appear whole or not at all; others are file systems, where a blob is written and renamed."""
 _S3 = frozenset({"s3", "s3a"})
@@ -75,7 +78,7 @@ def open_store(settings: Settings) -> BlobStore:
     folder = f"{settings.namespace}calls"
     where = settings.blobs
     if where is None:
-        return DirectoryStore(settings.data_dir / "blobs" / folder)
+        return DirectoryStore(settings.data_dir / "blobs" / folder, is_private=True)
     if "://" in where and not where.startswith(_FILE_URL):
         return FsspecStore(where, folder)
     return DirectoryStore(Path(where.removeprefix(_FILE_URL)).expanduser() / folder)
@@ -94,18 +97,25 @@ class DirectoryStore:
     ----------
     root : Path
         The directory; made when the first blob comes.
+    is_private : bool
+        Whether only this user may look into it; else that is left to the umask, as where users share one.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, is_private: bool = False) -> None:
         self._root = root
+        self._is_private = is_private
         self.place = str(root)
 
     def put(self, key: str, content: bytes) -> None:
         """Write beside and rename, so that nobody ever reads half of it."""
         path = self._path(key)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if self._is_private:
+            private_folder(path.parent)
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_name(f"{key}.{uuid.uuid4().hex}{_UNFINISHED}")
         try:
+            unfinished.touch(_OWNERS_FILE if self._is_private else _ANYBODYS_FILE)
             unfinished.write_bytes(content)
             unfinished.replace(path)
         except OSError:
@@ -172,7 +182,8 @@ class FsspecStore:
     """
 
     def __init__(self, url: str, folder: str) -> None:
-        self.place = re.sub(r"//[^/@]*@", "//", f"{url.rstrip('/')}/{folder}")
+        self._secret = SecretPlace(url)
+        self.place = f"{self._secret.shown.rstrip('/')}/{folder}"
         protocol = url.partition("://")[0]
         try:
             fsspec: Any = importlib.import_module("fsspec.core")  # Any: its types leave everything open
@@ -181,9 +192,9 @@ class FsspecStore:
             self._files, path = fsspec.url_to_fs(url, use_listings_cache=False, **options)
         except (ImportError, ValueError, TypeError, OSError) as error:
             raise ConfigError(
-                f"EASYREMOTE_BLOBS={self.place} cannot be opened: {error}; pip install 'easyremote-kafka[blobs]' "
-                "brings fsspec and S3"
-            ) from error
+                f"EASYREMOTE_BLOBS={self.place} cannot be opened: {self._secret.kept_out_of(str(error))}; "
+                "pip install 'easyremote-kafka[blobs]' brings fsspec and S3"
+            ) from None  # its own text may say the URL whole
         self._is_s3 = protocol in _S3
         if self._is_s3:
             self._files.retries = 1  # by s3fs, of all that boto has tried
@@ -193,7 +204,7 @@ class FsspecStore:
     def put(self, key: str, content: bytes) -> None:
         """Write an object, or a file beside and rename it; what the URL names must be there."""
         path = self._path(key)
-        with _os_errors():
+        with self._os_errors():
             if self._has_objects:
                 self._pipe(path, content)
                 return
@@ -223,12 +234,12 @@ class FsspecStore:
     def get(self, key: str, most_bytes: int) -> bytes:
         """Read an object."""
         path = self._path(key)
-        with _os_errors():
+        with self._os_errors():
             return bytes(self._files.cat_file(path, start=0, end=most_bytes))
 
     def expired(self, before_s: float) -> Iterator[str]:
         """Yield old keys by the objects' times; what a writer that died left unfinished is removed on the way."""
-        with _os_errors():
+        with self._os_errors():
             found = list(self._files.find(self._root))
         for path in found:
             name = path.rpartition("/")[2]
@@ -237,7 +248,7 @@ class FsspecStore:
             if _KEY.fullmatch(name):
                 yield name
             elif name.endswith(_UNFINISHED):
-                with _os_errors(), suppress(FileNotFoundError):
+                with self._os_errors(), suppress(FileNotFoundError):
                     self._files.rm_file(path)
 
     def remove(self, key: str, before_s: float) -> bool:
@@ -246,18 +257,30 @@ class FsspecStore:
         if not self._is_older(path, before_s):
             return False
         try:
-            with _os_errors():
+            with self._os_errors():
                 self._files.rm_file(path)
         except FileNotFoundError:
             return False
         return True
+
+    @contextmanager
+    def _os_errors(self) -> Iterator[None]:
+        # Each protocol's package raises what it likes, with whatever it was given in its text.
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise FileNotFoundError(self._secret.kept_out_of(str(error))) from None
+        except OSError as error:
+            raise OSError(self._secret.kept_out_of(str(error))) from None
+        except Exception as error:  # noqa: BLE001
+            raise OSError(f"{type(error).__name__}: {self._secret.kept_out_of(str(error))}") from None
 
     def _path(self, key: str) -> str:
         return f"{self._root}/{_checked(key)[:2]}/{key}"
 
     def _is_older(self, path: str, before_s: float) -> bool:
         try:
-            with _os_errors():
+            with self._os_errors():
                 return bool(self._files.modified(path).timestamp() < before_s)
         except FileNotFoundError:
             return False
@@ -273,14 +296,3 @@ def _s3_config(protocol: str) -> dict[str, Any]:  # Any: boto's own options
         "read_timeout": _S3_SILENT_S,
         "retries": {"total_max_attempts": _S3_TRIES},
     } | told
-
-
-@contextmanager
-def _os_errors() -> Iterator[None]:
-    # Each protocol's package raises what it likes.
-    try:
-        yield
-    except OSError:
-        raise
-    except Exception as error:
-        raise OSError(f"{type(error).__name__}: {error}") from error

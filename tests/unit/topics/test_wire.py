@@ -1,5 +1,9 @@
+import os
+import threading
+
 import pytest
-from easyremote.topics.wire import MalformedCall, Origin, parse_call
+from easyremote.topics import wire
+from easyremote.topics.wire import MalformedCall, Origin, parse_call, uuid7
 
 ORIGIN = Origin("requests", 1, 7, 1_700_000_000_000)
 
@@ -56,3 +60,37 @@ def test_what_is_no_request_is_told_apart_and_keeps_its_address(value: bytes | N
     assert caught.value.address is not None
     assert caught.value.address.topic == "mine"
     assert caught.value.call_id == "c1"
+
+
+def test_ids_are_made_from_the_systems_randomness(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "_entropy", [])
+    monkeypatch.setattr(os, "urandom", lambda count: bytes(at // 10 % 256 for at in range(count)))
+    assert {uuid7(1)[-12:] for _ in range(409)} == {f"{number:02x}" * 6 for number in range(256)}
+
+
+def test_threads_make_no_id_twice() -> None:
+    made: list[list[str]] = [[] for _ in range(4)]
+    threads = [
+        threading.Thread(target=lambda ids: ids.extend(uuid7(1) for _ in range(5_000)), args=(ids,)) for ids in made
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({one for ids in made for one in ids}) == 20_000
+
+
+def test_a_child_that_was_forked_makes_other_ids_than_its_parent() -> None:
+    uuid7(1)
+    assert wire._entropy
+    receives, sends = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(sends, "".join(uuid7(1) for _ in range(100)).encode())
+        os._exit(0)
+    os.close(sends)
+    with os.fdopen(receives, "rb") as pipe:
+        theirs = pipe.read().decode()
+    os.waitpid(child, 0)
+    assert len(theirs) == 3_600
+    assert not {theirs[start : start + 36] for start in range(0, 3_600, 36)} & {uuid7(1) for _ in range(500)}
