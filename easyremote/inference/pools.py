@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -20,8 +20,8 @@ _GOOD_S = 5.0
 """For how long the broker's word that a pool has members counts."""
 _AGAIN_S = 0.5
 """Between two questions for a pool that has none, or not what is claimed: about a heartbeat."""
-_ASK_EACH_S = 0.1
-"""Between two questions altogether: forged heartbeats may name a new pool each."""
+_BURST, _BURST_S = 20, 2.0
+"""Most questions altogether in so many seconds: forged heartbeats may name a new pool each, and the others are many."""
 _MOST_POOLS = 1_000
 
 
@@ -59,7 +59,7 @@ class Pools:
         self._answered = answered
         self._clock = clock
         self._pools: OrderedDict[str, _Pool] = OrderedDict()
-        self._asked_s = float("-inf")
+        self._asked_s: deque[float] = deque([float("-inf")], maxlen=_BURST)
         self._changed = threading.Condition()
         self._open = 0
 
@@ -75,10 +75,12 @@ class Pools:
             known = self._pools.get(pool)
             age_s = float("inf") if known is None else now_s - known.asked_s
             is_known = known is not None and (known.held is None or known.held.issuperset(claimed))
-            asks = age_s >= (_GOOD_S if is_known else _AGAIN_S) and now_s - self._asked_s >= _ASK_EACH_S
+            is_free = len(self._asked_s) < _BURST or now_s - self._asked_s[0] >= _BURST_S
+            asks = is_free and age_s >= (_GOOD_S if is_known else _AGAIN_S)
             if asks:
                 known = self._pools.setdefault(pool, _Pool())
-                self._asked_s = known.asked_s = now_s
+                known.asked_s = now_s
+                self._asked_s.append(now_s)
                 self._pools.move_to_end(pool)
                 self._open += 1
                 while len(self._pools) > _MOST_POOLS:

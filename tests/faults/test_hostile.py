@@ -5,19 +5,29 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
+import grammar
 import hostile
 import pytest
 from easyremote import CallOptions, Client
 from easyremote.settings import Settings
 from hostile import Hostile
 from system import system
-from unkind import letters_of, produce, produce_nameless, require_all_works
+from unkind import await_dealt_with, letters_of, places_of, produce, produce_nameless, require_all_works
+from workers import tail
 
 pytestmark = [pytest.mark.broker, pytest.mark.faults, pytest.mark.timeout(180)]
 
 EVERYTHING = "router,streams,inference"
 FINE = {"fine", "5 MB by zstd", "an unknown field nested 2,000 deep"}
 """Readings that may be read: nobody looks at what is beside their fields."""
+SEED, RECORDS = 11, 5_000
+GROUPS = {
+    "router": "requests",
+    "inference.general": "inference.general",
+    "streams": "readings",
+    "pipeline.orders.takings": "orders",
+}
+"""Which group has to have committed all of which topic: it commits what is answered, or a dead letter, and no more."""
 WORKER = {
     "EASYREMOTE_PIPELINES": "piped",
     "EASYREMOTE_MODEL_CLASSES": "versioned:Another",
@@ -100,3 +110,21 @@ def test_a_forged_quick_node_of_a_pool_that_nobody_serves_draws_no_call(settings
         finally:
             stop.set()
             forger.join()
+
+
+def test_thousands_of_records_by_the_grammar_end_no_worker_and_all_are_dealt_with(
+    settings: Settings, tmp_path: Path
+) -> None:
+    with system(settings, functions="served") as running:
+        running.launch("one", *EVERYTHING.split(","), **WORKER)
+        running.await_up("one")
+        process = running.processes["one"].pid
+        # Of the topics for the system's own use many records say the same: enough is enough.
+        produce(settings, grammar.records(SEED, RECORDS))
+        require_all_works(settings, list(running.processes.values()), tmp_path)
+        await_dealt_with(settings, GROUPS)
+        with tail(settings, "requests.dlq") as dead:
+            assert dead.caught_up()
+            assert {place: count for place, count in places_of(settings, dead.messages).items() if count > 1} == {}
+        assert running.processes["one"].pid == process
+        assert running.processes["one"].poll() is None

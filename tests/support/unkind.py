@@ -10,7 +10,7 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,9 @@ from confluent_kafka import KafkaError, Message, Producer
 from easyremote import CallOptions, Client
 from easyremote.cli import app
 from easyremote.settings import Settings, load_settings
+from easyremote.topics.admin import TopicAdmin
 from easyremote.topics.letters import letter_of
+from easyremote.topics.transactions import committed_offsets
 from hostile import Hostile
 from typer.testing import CliRunner
 from workers import tail
@@ -95,10 +97,11 @@ def letters_of(settings: Settings, topic: str, enough: int, timeout_s: float = P
     """Return how many letters each place has, once there are so many; their topics are without the namespace."""
     with tail(settings, topic) as dead:
         messages = dead.wait_for(lambda came: len(came) >= enough, timeout_s)
-    return _places(settings, messages)
+    return places_of(settings, messages)
 
 
-def _places(settings: Settings, messages: Sequence[Message]) -> Counter[Place]:
+def places_of(settings: Settings, messages: Sequence[Message]) -> Counter[Place]:
+    """Return how many of these letters each place has."""
     found: Counter[Place] = Counter()
     for message in messages:
         letter = letter_of(message)
@@ -107,6 +110,19 @@ def _places(settings: Settings, messages: Sequence[Message]) -> Counter[Place]:
         name, partition, offset = letter.source.rsplit("/", 2)
         found[name.removeprefix(settings.namespace), int(partition), int(offset)] += 1
     return found
+
+
+def await_dealt_with(settings: Settings, groups: Mapping[str, str]) -> None:
+    """Wait until these groups have committed all that stands in these topics."""
+    admin, prefix = TopicAdmin(settings), settings.namespace
+    partitions = admin.partitions()
+    deadline = time.monotonic() + PATIENCE_S
+    for group, topic in groups.items():
+        places = [(prefix + topic, number) for number in range(partitions[prefix + topic])]
+        ends = {place: end for place, end in admin.ends(places).items() if end}
+        while (stand := committed_offsets(settings, f"{prefix}easyremote.{group}", list(ends))) != ends:
+            assert time.monotonic() < deadline, f"{group} stands at {stand}, and {topic} ends at {ends}"
+            threading.Event().wait(0.2)
 
 
 def require_all_works(settings: Settings, workers: Sequence[subprocess.Popen[bytes]], folder: Path) -> None:
