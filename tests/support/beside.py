@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 CHAOS: pytest.StashKey[subprocess.Popen[str]] = pytest.StashKey()
+WANTED = os.environ.get("EASYREMOTE_TEST_CHAOS", "0") != "0"
 SEED = int(os.environ.get("EASYREMOTE_TEST_CHAOS_SEED", "1"))
 MINUTES = os.environ.get("EASYREMOTE_TEST_CHAOS_MINUTES", "3")
 _HERE = Path(__file__).parent
@@ -19,7 +20,7 @@ _LEAVES_S = 30
 
 def is_chaos(item: pytest.Item) -> bool:
     """Say whether a test waits for the run."""
-    return item.path.name == "test_chaos.py" and item.path.parent.name == "faults"
+    return WANTED and item.path.name == "test_chaos.py" and item.path.parent.name == "faults"
 
 
 def in_turn(items: list[pytest.Item]) -> None:
