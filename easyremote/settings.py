@@ -226,6 +226,14 @@ class Settings(BaseSettings):
         """Where the embedded broker says how to reach it."""
         return self.data_dir / "broker" / "state.json"
 
+    def knows_kafka(self) -> bool:
+        """Say whether a Kafka is configured, or the embedded one has said where it is."""
+        try:
+            self.bootstrap_servers()
+        except ConfigError:
+            return False
+        return True
+
     def bootstrap_servers(self) -> str:
         """Return `host:port,...` of the configured or of the running embedded Kafka.
 

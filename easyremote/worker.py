@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import warnings
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Any, overload
+from functools import partial
+from typing import Any, TypeVar, overload
 
 import faust
 import structlog
 from faust.app.base import BootStrategy
 from faust.types import TopicT
 from mode import Service
+from yarl import URL
 
 from easyremote.agents.arrived import decode_arrived
 from easyremote.agents.devices import DeviceService
@@ -31,7 +34,7 @@ from easyremote.agents.retries import Retries, keep_messages
 from easyremote.agents.roles import Agents, Handler
 from easyremote.agents.router import Router
 from easyremote.agents.streams import decode_readings, readings_streams
-from easyremote.clock import now_ms
+from easyremote.clock import monotonic_s, now_ms
 from easyremote.edge import EdgeDevice, SimulatedSensors
 from easyremote.errors import TopicError
 from easyremote.folders import private_folder
@@ -50,6 +53,7 @@ from easyremote.pipelines import registered as registered_pipelines
 from easyremote.pipelines import stream as pipeline_from
 from easyremote.pipelines.decoding import Decoder
 from easyremote.settings import Settings, load_settings, user_data_dir
+from easyremote.threads import on_give_up
 from easyremote.topics.admin import TopicAdmin
 from easyremote.topics.catalog import READINGS, REQUESTS, RETRIES, declarations, inference_group
 from easyremote.topics.certain import CertainProducer
@@ -60,6 +64,7 @@ from easyremote.topics.events import SourceEvent, to_loop
 from easyremote.topics.producer import RecordProducer
 from easyremote.topics.profiles import CALLS, STREAMS, Profile
 from easyremote.topics.reply_topics import ReplyTopics
+from easyremote.topics.retry import Backoff, ask_in_thread
 from easyremote.topics.source import BatchSource, Claim
 from easyremote.topics.tails import Tails
 from easyremote.windows import StreamProcessor
@@ -68,8 +73,13 @@ __all__ = ["Worker", "build_app"]
 
 log = structlog.get_logger(__name__)
 
+Answer = TypeVar("Answer")
+
 _YOUNG_OBJECTS = 50_000
 _SHARE_OF_SESSION = 2 / 3
+_LOOK_S = 2.0
+_NOT_KNOWN_YET = "kafka://127.0.0.1:9092"
+"""What Faust is given while no Kafka is known; the app is told where it is before anything of Faust connects."""
 
 
 class Worker(Service):
@@ -100,18 +110,20 @@ class Worker(Service):
         self._streams: list[PartitionTasks[Any]] = []
         self._swapper: Swapper | None = None
         self._parts: list[Service] = []
+        self._forget_threads: Callable[[], None] = lambda: None
 
     async def on_start(self) -> None:
         """Start the roles."""
         settings = self._settings
+        self._forget_threads = on_give_up(self._fail)
         admin = TopicAdmin(settings)
-        created = await admin.ensure_async(declarations(settings.pool_name))
+        created = await self._patiently("to create topics", admin.ensure, declarations(settings.pool_name))
         if created:
             log.info("topics created", topics=created)
         self._producer = RecordProducer(settings, patient=True)
         self._heartbeat = HeartbeatService(settings, self._producer, lambda: sorted(self._ready))
         if {"inference", "router"} & set(settings.roles) or _is_processor(settings):
-            self._cancellations = await asyncio.to_thread(CancellationWatch, settings)
+            self._cancellations = await self._patiently("to follow cancellations", CancellationWatch, settings)
             await asyncio.to_thread(self._cancellations.wait_caught_up, 10.0)
             await self._start(BlobRetention(settings))
             self._calls = RecordProducer(settings, delivery_s=settings.group_session_ms / 1000 * _SHARE_OF_SESSION)
@@ -128,6 +140,7 @@ class Worker(Service):
 
     async def on_stop(self) -> None:
         """Stop in reverse."""
+        self._forget_threads()
         self._ready.clear()
         for part in reversed([part for part in self._parts if part is not self._heartbeat]):
             await part.stop()
@@ -155,6 +168,9 @@ class Worker(Service):
         if self._tails is not None:
             self._tails.close()
 
+    async def _patiently(self, what: str, request: Callable[..., Answer], *arguments: Any) -> Answer:  # Any: its own
+        return await ask_in_thread(what, partial(request, *arguments), where=self._settings.bootstrap_servers())
+
     async def _start(self, part: Service) -> None:
         self._parts.append(part)
         part.beacon.reattach(self.beacon)
@@ -175,11 +191,12 @@ class Worker(Service):
         assert self._heartbeat is not None
         assert self._cancellations is not None
         node = await asyncio.to_thread(_build_node, settings)
-        await asyncio.to_thread(admin.set_group_session, inference_group(settings.namespace, settings.pool_name))
+        group = inference_group(settings.namespace, settings.pool_name)
+        await self._patiently("to set up the nodes' group", admin.set_group_session, group)
         offer = OfferService(settings, node, self._producer)
         await self._start(offer)
         changed = _all(self._heartbeat.changed, offer.changed)
-        self._answers = await asyncio.to_thread(AnswerWatch, settings)
+        self._answers = await self._patiently("to follow what is answered", AnswerWatch, settings)
         assert self._calls is not None
         assert self._tails is not None
         service = NodeService(
@@ -194,7 +211,7 @@ class Worker(Service):
         )
         self._heartbeat.tell_about(node, service)
         self._swapper = Swapper(settings, node, service, changed)
-        await asyncio.to_thread(self._swapper.open)
+        await self._patiently("to follow orders for models", self._swapper.open)
         await self._start(service)
         self.add_future(self._when_loaded(service))
 
@@ -207,7 +224,7 @@ class Worker(Service):
         settings = self._settings
         assert self._producer is not None
         assert self._cancellations is not None
-        self._nodes = await asyncio.to_thread(NodeWatch, settings)
+        self._nodes = await self._patiently("to follow the nodes", NodeWatch, settings)
         await asyncio.to_thread(self._nodes.wait_caught_up, 10.0)
         assert self._calls is not None
         assert self._tails is not None
@@ -243,7 +260,8 @@ class Worker(Service):
 
     async def _start_streams(self, admin: TopicAdmin) -> None:
         settings = self._settings
-        streams = readings_streams(settings, self._group("streams"), self._fail)
+        group = self._group("streams")
+        streams = await self._patiently("to follow states", readings_streams, settings, group, self._fail)
         self._streams.append(streams)
         profile = replace(STREAMS, tick_s=settings.commit_interval_ms / 1000)
         source = await self._start_source(
@@ -271,8 +289,9 @@ class Worker(Service):
     async def _start_pipeline(self, admin: TopicAdmin, pipeline: Pipeline) -> BatchSource[Any]:
         settings = self._settings
         name = pipeline_agent(pipeline)
-        await asyncio.to_thread(ensure_topics, admin, settings.namespace, pipeline)
-        runner = run_pipeline(settings, pipeline, self._group(name), self._fail)
+        await self._patiently("to create a pipeline's topics", ensure_topics, admin, settings.namespace, pipeline)
+        group = self._group(name)
+        runner = await self._patiently("to follow states", run_pipeline, settings, pipeline, group, self._fail)
         self._streams.append(runner)
         profile = replace(STREAMS, tick_s=settings.commit_interval_ms / 1000)
         first, *others = [(one.topic, Decoder(pipeline, side).decode) for side, one in enumerate(pipeline.sources)]
@@ -312,7 +331,7 @@ class Worker(Service):
         standing: Callable[[], dict[int, Place]] | None = None,
     ) -> BatchSource[Any]:
         group = self._group(name)
-        await asyncio.to_thread(admin.set_group_session, group)
+        await self._patiently(f"to set up group {group}", admin.set_group_session, group)
         emit: Callable[[SourceEvent[Any]], None] = to_loop(
             asyncio.get_running_loop(), self._agents.channels[name].hand_over
         )
@@ -364,11 +383,39 @@ def _is_processor(settings: Settings) -> bool:
     return "streams" in settings.roles and (settings.processor_id is not None or "inference" in settings.roles)
 
 
+async def _await_kafka(settings: Settings, should_stop: Callable[[], bool]) -> None:
+    """Wait until the Kafka of the settings is known and answers; what a wait is for is said once."""
+    began, attempt, backoff = monotonic_s(), 0, Backoff()
+    while not should_stop():
+        # Looked for anew each time: an embedded broker may come up on another port than it had.
+        where = settings.bootstrap_servers() if settings.knows_kafka() else str(settings.broker_state_file)
+        if settings.knows_kafka() and await asyncio.to_thread(TopicAdmin(settings).answers, _LOOK_S):
+            if attempt:
+                log.warning("Kafka answers; this worker starts", where=where, after_s=round(monotonic_s() - began, 1))
+            return
+        attempt += 1
+        if attempt == 1:
+            is_known = settings.knows_kafka()
+            cure = (
+                "is it running?"
+                if is_known
+                else "no Kafka is known: set EASYREMOTE_KAFKA, or 'easyremote broker start'"
+            )
+            log.warning("this worker waits for Kafka", where=where, cure=cure)
+        await asyncio.sleep(backoff.wait_s(attempt))
+
+
 class _BootStrategy(BootStrategy):
-    """Starts Faust's own consumer only where an agent reads a Faust topic: without one it refuses to start."""
+    """Starts Faust's own clients only where an agent reads a Faust topic.
+
+    Without one its consumer refuses to start, and its producer, which a topic's first `send` starts, would end the
+    worker if no broker answers just then.
+    """
 
     def _should_enable_kafka_consumer(self) -> bool:
         return any(isinstance(agent.channel, TopicT) for agent in self.app.agents.values())
+
+    _should_enable_kafka_producer = _should_enable_kafka_consumer
 
 
 class App(faust.App):
@@ -377,6 +424,18 @@ class App(faust.App):
     BootStrategy = _BootStrategy
     before_start: Callable[[], None]
     """Called when all modules are imported, before anything runs."""
+    known: Settings
+    knew_kafka: bool
+    """Whether it was known where Kafka is when this was made."""
+
+    async def on_start(self) -> None:
+        """Wait for Kafka, where a worker has been started before it."""
+        await _await_kafka(self.known, lambda: self.should_stop)
+        if not self.knew_kafka:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of a setting that comes late: nothing of Faust has used it yet
+                self.conf.broker = [URL(one) for one in faust_broker_url(self.known).split(";")]
+        await super().on_start()
 
     @overload  # type: ignore[override]  # a str is iterable, too, but no channel of Faust
     def stream(
@@ -413,7 +472,7 @@ def build_app(settings: Settings | None = None) -> App:
     Raises
     ------
     ConfigError
-        If a setting is wrong, or no Kafka is known.
+        If a setting is wrong.
     """
     known = settings or load_settings()
     configure_logging(known.log_level)
@@ -422,7 +481,7 @@ def build_app(settings: Settings | None = None) -> App:
     private_folder(known.data_dir / "worker")
     app = App(
         f"{known.namespace}easyremote",
-        broker=faust_broker_url(known),
+        broker=faust_broker_url(known) if known.knows_kafka() else _NOT_KNOWN_YET,
         broker_credentials=faust_credentials(known),
         producer_linger=0,
         stream_wait_empty=False,
@@ -435,6 +494,7 @@ def build_app(settings: Settings | None = None) -> App:
         datadir=known.data_dir / "worker",
         store="memory://",
     )
+    app.known, app.knew_kafka = known, known.knows_kafka()
     # The worker's command line switches Faust's web server on by default; two workers of a machine would then clash.
     app.boot_strategy.enable_web = known.worker_port != 0
     # What has been imported lives as long as the process: looking through it at each collection is for nothing, and

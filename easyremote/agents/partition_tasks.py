@@ -35,6 +35,7 @@ __all__ = ["Names", "PartitionTasks", "Task"]
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
+_END_S = 2.0
 _RESTS_EACH = 10_000
 """Keys that are restored before those that memory has no room for go to rest."""
 
@@ -166,7 +167,10 @@ class PartitionTasks(Generic[T]):
     def close(self) -> None:
         """End the thread; nothing is pending once the source has stopped."""
         self._work.put(None)
-        self._thread.join()
+        self._thread.join(_END_S)
+        if self._thread.is_alive():
+            self._delivery.give_up()  # it waits for a broker; what it has is done again from what is committed
+            self._thread.join()
         self._delivery.close()
         for held in (*self._held.values(), *self._restored.values()):
             held.close()

@@ -30,6 +30,7 @@ from easyremote.topics.producer import delivery_error, is_refused
 from easyremote.topics.profiles import CALLS
 from easyremote.topics.refusing import Refusal, Refusals
 from easyremote.topics.reply_topics import ReplyTopics
+from easyremote.topics.retry import ask_in_thread
 from easyremote.topics.source import BatchSource
 from easyremote.topics.tally import tally
 from easyremote.topics.wire import Call, MalformedCall, Origin, headers_of, read_call
@@ -180,7 +181,8 @@ class NodeService(Service):
         """Load the models off the event loop; calls may wait here meanwhile."""
         self.executor.start(cancelled=self._cancellations)
         self._cancellations.listen(self._cancel)
-        await asyncio.to_thread(self._suspects.open)
+        where = self._settings.bootstrap_servers()
+        await ask_in_thread("to know what ended processes", self._suspects.open, where=where)
         self.add_future(self._load())
         await self.add_runtime_dependency(self._source)
 

@@ -78,9 +78,9 @@ class Suspects:
         for path, marks in left_behind(self._directory).items():
             if self._tell(path.stem, marks):
                 path.unlink(missing_ok=True)
-        self._journal = BegunJournal(self._directory)
         self._follower = follow_records(self._settings, SUSPECTS, decode_death, self._learn)
         self._follower.wait_caught_up(_CAUGHT_UP_S)
+        self._journal = BegunJournal(self._directory)
 
     def close(self) -> None:
         """Stop; what has not ended by now was given up in peace and is nobody's fault."""

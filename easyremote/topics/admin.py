@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
 from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
@@ -24,6 +24,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it exports 
 from easyremote.errors import BrokerUnavailable, TopicError
 from easyremote.topics.catalog import TopicDeclaration
 from easyremote.topics.connection import confluent_config
+from easyremote.topics.retry import JUST_MADE, NO_LEADER, ask, passes
 
 if TYPE_CHECKING:
     from easyremote.settings import Settings
@@ -33,6 +34,7 @@ __all__ = ["TopicAdmin", "answers", "wait_for_ends"]
 log = structlog.get_logger(__name__)
 
 _TIMEOUT_S = 15.0
+_ENDS_S = 2.0
 _ASKED_S = 2.0
 _NOT_THERE = frozenset(
     {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.TOPIC_EXCEPTION, KafkaError.TOPIC_AUTHORIZATION_FAILED}
@@ -42,6 +44,8 @@ _NO_ANSWER = frozenset(
 )
 _AGAIN_S = 0.5
 _SAY_EVERY = 20
+
+Answer = TypeVar("Answer")
 
 
 class TopicAdmin:
@@ -55,6 +59,7 @@ class TopicAdmin:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._where = settings.bootstrap_servers()
         self._client = AdminClient(confluent_config(settings))
 
     def ensure(self, declared: Iterable[TopicDeclaration]) -> list[str]:
@@ -78,15 +83,16 @@ class TopicAdmin:
         self._check({name: topic for name, topic in wanted.items() if name in existing}, existing)
         return created
 
+    def answers(self, timeout_s: float) -> bool:
+        """Say whether a broker answers within `timeout_s`."""
+        try:
+            return bool(self._client.list_topics(timeout=timeout_s).brokers)
+        except KafkaException:
+            return False
+
     def partitions(self) -> dict[str, int]:
         """Return the number of partitions of every topic of the broker."""
-        try:
-            metadata = self._client.list_topics(timeout=_TIMEOUT_S)
-        except KafkaException as error:
-            raise BrokerUnavailable(
-                f"no Kafka answers at {self._settings.bootstrap_servers()} within {_TIMEOUT_S:g} s ({error}): "
-                "is it running? EASYREMOTE_KAFKA says where it is"
-            ) from error
+        metadata = self._ask("to know the topics", lambda: self._client.list_topics(timeout=_TIMEOUT_S))
         return {name: len(topic.partitions) for name, topic in metadata.topics.items()}
 
     def partitions_of(self, topics: Iterable[str], timeout_s: float = _ASKED_S) -> dict[str, int | None]:
@@ -142,12 +148,20 @@ class TopicAdmin:
         """
         latest: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # the stub leaves it open
         asked = {TopicPartition(topic, number): latest for topic, number in partitions}
-        futures = self._client.list_offsets(asked, request_timeout=_TIMEOUT_S) if asked else {}
+
+        def ends() -> dict[tuple[str, int], int]:
+            futures = self._client.list_offsets(asked, request_timeout=_TIMEOUT_S) if asked else {}
+            try:
+                return {(one.topic, one.partition): told.result(_TIMEOUT_S).offset for one, told in futures.items()}
+            except (KafkaException, TimeoutError):
+                # After a restart of its broker a client may ask by the epoch that it knew, and never learn another one.
+                self._client = AdminClient(confluent_config(self._settings))
+                raise
+
         try:
-            return {(one.topic, one.partition): future.result(_TIMEOUT_S).offset for one, future in futures.items()}
-        except (KafkaException, TimeoutError) as error:
-            # After a restart of its broker a client may ask by the epoch that it knew, and never learn another one.
-            self._client = AdminClient(confluent_config(self._settings))
+            # Not for long: who waits longer asks again, and may be told to stop in between.
+            return self._ask("to know where partitions end", ends, NO_LEADER, _ENDS_S)
+        except KafkaException as error:
             raise TopicError(f"the ends of partitions cannot be read: {error}") from error
 
     def ask_held(self, group: str, timeout_s: float, told: Callable[[frozenset[int] | TopicError], None]) -> None:
@@ -180,9 +194,11 @@ class TopicAdmin:
             resource.add_incremental_config(
                 ConfigEntry(name, str(value_ms), incremental_operation=AlterConfigOpType.SET)
             )
-        future = self._client.incremental_alter_configs([resource])[resource]
         try:
-            future.result(timeout=_TIMEOUT_S)
+            self._ask(
+                f"to give group {group} its session",
+                lambda: self._client.incremental_alter_configs([resource])[resource].result(timeout=_TIMEOUT_S),
+            )
         except KafkaException as error:
             raise TopicError(
                 f"group {group} cannot have a session of {self._settings.group_session_ms} ms ({error}): "
@@ -193,6 +209,16 @@ class TopicAdmin:
     async def ensure_async(self, declared: Iterable[TopicDeclaration]) -> list[str]:
         """Do as `ensure` does, off the event loop."""
         return await asyncio.to_thread(self.ensure, list(declared))
+
+    def _ask(
+        self,
+        what: str,
+        request: Callable[[], Answer],
+        also: Container[int] = frozenset(),
+        within_s: float = _TIMEOUT_S,
+    ) -> Answer:
+        self._client.poll(0)  # what it has to say, nobody hears otherwise
+        return ask(what, request, where=self._where, within_s=within_s, also=also)
 
     def _create(self, missing: dict[str, TopicDeclaration]) -> list[str]:
         if not missing:
@@ -206,27 +232,40 @@ class TopicAdmin:
             )
             for name, topic in missing.items()
         ]
-        created = []
-        for name, future in self._client.create_topics(new, operation_timeout=_TIMEOUT_S).items():
-            try:
-                future.result()
-                created.append(name)
-            except KafkaException as error:
-                # Another process that starts at the same moment has made it: that is what was wanted.
-                if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                    raise TopicError(f"topic {name} cannot be created: {error}") from error
+        created: list[str] = []
+
+        def create() -> None:
+            passing: KafkaException | None = None
+            for name, future in self._client.create_topics(new, operation_timeout=_TIMEOUT_S).items():
+                try:
+                    future.result(timeout=_TIMEOUT_S)
+                    created.append(name)
+                except KafkaException as error:
+                    # Another process that starts at the same moment has made it, or the time before this one: that is
+                    # what was wanted.
+                    if error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
+                        continue
+                    if not passes(error):
+                        raise TopicError(f"topic {name} cannot be created: {error}") from error
+                    passing = error
+            if passing is not None:
+                raise passing
+
+        self._ask("to create topics", create)
         return created
 
     def _check(self, declared: dict[str, TopicDeclaration], partitions: dict[str, int]) -> None:
         differences = []
         resources = [ConfigResource(ResourceType.TOPIC, name) for name in declared]
-        futures: dict[ConfigResource, Any] = self._client.describe_configs(resources) if resources else {}
-        for resource, future in futures.items():
-            name = resource.name
+
+        def described() -> dict[str, Any]:  # Any: the stub has another type for where a value is from
+            futures: dict[ConfigResource, Any] = self._client.describe_configs(resources) if resources else {}
+            return {resource.name: future.result(timeout=_TIMEOUT_S) for resource, future in futures.items()}
+
+        for name, actual in self._ask("to know how topics are kept", described, JUST_MADE).items():
             topic = declared[name]
             if partitions[name] != topic.partitions:
                 differences.append(f"{name}: partitions {partitions[name]}, declared {topic.partitions}")
-            actual = future.result(timeout=_TIMEOUT_S)
             for key, value in topic.config().items():
                 entry = actual[key]
                 if entry.value != value:

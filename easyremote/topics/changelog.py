@@ -24,6 +24,7 @@ from easyremote.errors import BrokerUnavailable, TopicError
 from easyremote.threads import LongThread, Restarts
 from easyremote.topics.connection import confluent_config
 from easyremote.topics.known_brokers import KnownBrokers, hand_over
+from easyremote.topics.retry import NO_LEADER, ask
 
 if TYPE_CHECKING:
     from easyremote.settings import Settings
@@ -156,10 +157,15 @@ class Standby:
         self._brokers = KnownBrokers()
         self._consumer = _reader(settings, self._brokers)
         try:
-            partitions = self._consumer.list_topics(topic, timeout=_METADATA_S).topics[topic].partitions or {}
-        except KafkaException as error:
+            partitions = ask(
+                f"to stand by for {topic}",
+                lambda: self._consumer.list_topics(topic, timeout=_METADATA_S).topics[topic].partitions or {},
+                where=settings.bootstrap_servers(),
+                within_s=_METADATA_S,
+            )
+        except BaseException:
             self._consumer.close()
-            raise BrokerUnavailable(f"{topic} cannot be read: no Kafka answers ({error})") from error
+            raise
         self.follow(tuple(partitions))
         self._thread = LongThread(
             self._run,
@@ -261,17 +267,19 @@ def _ends(settings: Settings, topic: str, partitions: Sequence[int]) -> dict[int
     """Return where partitions end, records of open transactions included."""
     client = AdminClient(confluent_config(settings))
     newest: Any = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # Any: the package types it as it may be None
-    told = client.list_offsets(
-        {TopicPartition(topic, number): newest for number in partitions},
-        isolation_level=IsolationLevel.READ_UNCOMMITTED,
-        request_timeout=_GIVE_UP_S,
-    )
+
+    def ends() -> dict[int, int]:
+        told = client.list_offsets(
+            {TopicPartition(topic, number): newest for number in partitions},
+            isolation_level=IsolationLevel.READ_UNCOMMITTED,
+            request_timeout=_METADATA_S,
+        )
+        return {place.partition: future.result(_METADATA_S + 1).offset for place, future in told.items()}
+
     try:
-        return {place.partition: future.result(_GIVE_UP_S + 1).offset for place, future in told.items()}
+        return ask(f"to restore {topic}", ends, where=settings.bootstrap_servers(), within_s=_GIVE_UP_S, also=NO_LEADER)
     except KafkaException as error:
-        if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
-            raise TopicError(f"{topic} cannot be read: {error}") from error
-        raise BrokerUnavailable(f"{topic} cannot be read: {error}") from error
+        raise TopicError(f"{topic} cannot be read: {error}") from error
 
 
 def _is_end(consumer: Consumer, message: Message, copies: Mapping[int, Copy]) -> bool:

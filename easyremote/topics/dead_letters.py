@@ -6,9 +6,9 @@ goes back and this mark are one transaction, so neither comes without the other,
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import msgspec
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -25,11 +25,14 @@ from easyremote.topics.deliveries import Output
 from easyremote.topics.letters import DeadLetter, letter_of, redriven_headers
 from easyremote.topics.limits import Unreadable, attempt
 from easyremote.topics.records import encode
+from easyremote.topics.retry import JUST_MADE, ask
 
 if TYPE_CHECKING:
     from easyremote.settings import Settings
 
 __all__ = ["DeadLetters", "Handled", "Wanted", "topics_of_dead_letters"]
+
+Answer = TypeVar("Answer")
 
 _GIVE_UP_S = 30.0
 _GROUP_LETTERS = 200
@@ -241,17 +244,22 @@ class DeadLetters:
 
     def _read(self) -> Iterator[Message]:
         with _reader(self._settings) as consumer:
-            known = consumer.list_topics(self._topic, timeout=_GIVE_UP_S).topics[self._topic].partitions
+            topics = self._ask(lambda: consumer.list_topics(self._topic, timeout=_GIVE_UP_S).topics)
+            known = topics[self._topic].partitions
             places = [TopicPartition(self._topic, number, OFFSET_BEGINNING) for number in known]
             ends = {one.partition: self._end(consumer, one) for one in places}
             consumer.assign(places)
             yield from _records(consumer, ends)
 
     def _end(self, consumer: Consumer, place: TopicPartition) -> int:
-        marks = consumer.get_watermark_offsets(place, timeout=_GIVE_UP_S)
+        marks = self._ask(lambda: consumer.get_watermark_offsets(place, timeout=_GIVE_UP_S))
         if marks is None:
             raise BrokerUnavailable(f"{self._topic}[{place.partition}] does not answer within {_GIVE_UP_S:g} s")
         return marks[1]
+
+    def _ask(self, request: Callable[[], Answer]) -> Answer:
+        where = self._settings.bootstrap_servers()
+        return ask(f"to read {self._topic}", request, where=where, within_s=_GIVE_UP_S, also=JUST_MADE)
 
 
 def _reader(settings: Settings) -> closing[Consumer]:

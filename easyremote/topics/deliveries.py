@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+import structlog
 from confluent_kafka import KafkaError, Message, Producer
 
 from easyremote.errors import BrokerUnavailable
 from easyremote.topics.catalog import LARGEST_RECORD_BYTES
 from easyremote.topics.connection import confluent_config
+from easyremote.topics.known_brokers import KnownBrokers
 
 if TYPE_CHECKING:
     from easyremote.settings import Settings
 
 __all__ = ["STREAMS_PRODUCER", "AtLeastOnce", "Delivery", "Offsets", "Output", "produce"]
 
+log = structlog.get_logger(__name__)
+
 GIVE_UP_S = 30.0
+_LOOK_S = 0.5
 _FULL_QUEUE_WAIT_S = 0.01
 _BY_KEY = -1
 """librdkafka's partition of a record that its key decides on."""
@@ -64,6 +70,10 @@ class Delivery(Protocol):
         """
         ...
 
+    def give_up(self) -> None:
+        """Wait for no broker any more; callable from any thread."""
+        ...
+
     def close(self) -> None:
         """Let the producer go; nothing is pending between two commits."""
         ...
@@ -82,28 +92,46 @@ class AtLeastOnce:
 
     def __init__(self, settings: Settings) -> None:
         self._failed: list[KafkaError] = []
-        self._producer = Producer(
-            confluent_config(settings)
-            | STREAMS_PRODUCER
-            # In order, so that of a key's state the last is the last.
-            | {"enable.idempotence": True, "delivery.timeout.ms": int(GIVE_UP_S * 1000)}
+        self._ending = threading.Event()
+        # In order, so that of a key's state the last is the last; and as long as it takes.
+        self._config = (
+            confluent_config(settings) | STREAMS_PRODUCER | {"enable.idempotence": True, "delivery.timeout.ms": 0}
         )
+        self._begin()
 
     def commit(self, outputs: Sequence[Output], positions: Sequence[Output], offsets: Offsets, group: Any) -> None:
-        """Send outputs, and when they are acknowledged the positions.
+        """Send outputs, and when they are acknowledged the positions; a broker that is away is waited for.
 
         Raises
         ------
         BrokerUnavailable
-            If the broker has not acknowledged everything within 30 s.
+            If the broker has refused something, or this was told to end before it had everything.
         """
         for records in (outputs, positions):
-            for record in records:
-                produce(self._producer, record, self._acknowledged)
-            left = self._producer.flush(GIVE_UP_S)
-            if self._failed or left:
-                why = self._failed[0] if self._failed else f"{left} records are not acknowledged after {GIVE_UP_S:g} s"
-                raise BrokerUnavailable(f"results could not be sent: {why}")
+            while not self._send(records):
+                log.warning("this client has forgotten every broker; another one sends all of it again")
+                self._begin()
+
+    def _begin(self) -> None:
+        self._brokers = KnownBrokers()
+        self._producer = Producer(self._config | self._brokers.client)
+
+    def _send(self, records: Sequence[Output]) -> bool:
+        self._failed.clear()
+        for record in records:
+            produce(self._producer, record, self._acknowledged)
+        while left := self._producer.flush(_LOOK_S):
+            if self._brokers.are_forgotten:
+                return False
+            if self._ending.is_set():
+                raise BrokerUnavailable(f"{left} results are not acknowledged, and this worker ends")
+        if self._failed:
+            raise BrokerUnavailable(f"results could not be sent: {self._failed[0]}")
+        return True
+
+    def give_up(self) -> None:
+        """Wait for no broker any more; callable from any thread."""
+        self._ending.set()
 
     def close(self) -> None:
         """Let the producer go."""

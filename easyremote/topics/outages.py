@@ -21,6 +21,8 @@ log = structlog.get_logger(__name__)
 
 _QUIET_S = 2.0
 """Without a complaint after an answer, until a broker counts as back: its clients find it one after another."""
+_ECHO_S = 10.0
+"""After an outage, in which what a client says is of that one yet: it is heard when that client is polled."""
 _ADDRESS = re.compile(r"(?:^|[\s#/])((?:\[[0-9a-fA-F:.]+\]|[\w.-]+):\d{1,5})(?:/(?:bootstrap|-?\d+))?: ")
 
 
@@ -44,6 +46,7 @@ class Outages:
         self._clock = clock
         self._lock = threading.Lock()
         self._open: dict[str, _Outage] = {}
+        self._ended_s: dict[str, float] = {}
 
     @property
     def now(self) -> list[str]:
@@ -56,6 +59,8 @@ class Outages:
         with self._lock:
             known = self._open.get(where)
             is_new = known is None
+            if is_new and now_s - self._ended_s.get(where, -_ECHO_S) < _ECHO_S:
+                return
             if known is None:
                 self._open[where] = _Outage(now_s, now_s)
             else:
@@ -77,6 +82,7 @@ class Outages:
             if now_s - known.complained_s < _QUIET_S:
                 return
             del self._open[where]
+            self._ended_s[where] = now_s
         log.warning("Kafka is back", where=where, after_s=round(known.answered_s - known.since_s, 1))
 
     def look(self, brokers: Mapping[str, bool]) -> None:

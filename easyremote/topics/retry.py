@@ -5,10 +5,12 @@ A worker waits for its broker as long as it takes; a command or a client says ho
 
 from __future__ import annotations
 
+import asyncio
 import random
 import threading
 from collections.abc import Callable, Container
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import structlog
@@ -18,7 +20,7 @@ from easyremote.clock import monotonic_s
 from easyremote.errors import BrokerUnavailable, EasyRemoteError
 from easyremote.topics.outages import OUTAGES, Outages
 
-__all__ = ["AWAY", "JUST_MADE", "PASSING", "Backoff", "ask", "kafka_error", "passes"]
+__all__ = ["AWAY", "JUST_MADE", "NO_LEADER", "PASSING", "Backoff", "ask", "ask_in_thread", "kafka_error", "passes"]
 
 log = structlog.get_logger(__name__)
 
@@ -76,6 +78,9 @@ JUST_MADE = frozenset(
     }
 )
 """What is said besides of a topic that has just been made: not every broker has heard of it yet."""
+
+NO_LEADER = frozenset({KafkaError._NOENT})  # noqa: SLF001
+"""What librdkafka itself says where ends of partitions are asked for that have no leader yet."""
 
 _SAID_AFTER_S = 1.0
 """A broker that starts or hands a partition over says such things for some tenths of a second: not worth a line."""
@@ -203,3 +208,13 @@ def ask(  # noqa: PLR0913  # what is asked, and how long and by which words one 
             if said:
                 log.info("Kafka has answered", what=what, after_s=round(monotonic_s() - began, 1))
             return answer
+
+
+async def ask_in_thread(what: str, request: Callable[[], Answer], *, where: str) -> Answer:
+    """Do as `ask` does, as long as it takes, off the event loop; whoever cancels this ends the waiting."""
+    stopping = threading.Event()
+    try:
+        return await asyncio.to_thread(partial(ask, what, request, where=where, stopping=stopping))
+    except asyncio.CancelledError:
+        stopping.set()  # the program cannot end before its threads do
+        raise

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import secrets
-import time
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -13,8 +15,10 @@ from confluent_kafka.admin import AdminClient
 
 from easyremote.clock import monotonic_s
 from easyremote.errors import BrokerUnavailable, TopicError
+from easyremote.threads import LongThread
 from easyremote.topics.connection import confluent_config
 from easyremote.topics.deliveries import GIVE_UP_S, STREAMS_PRODUCER, Offsets, Output, produce
+from easyremote.topics.retry import Backoff, ask, passes
 
 if TYPE_CHECKING:
     from easyremote.settings import Settings
@@ -25,8 +29,19 @@ log = structlog.get_logger(__name__)
 
 _CALL_S = 10.0
 """Most time of one call to the broker; the transaction itself is given up by the broker after as long."""
-_RETRY_S = 0.1
 _TOKEN_BYTES = 9
+_INIT_S = 15.0
+"""Longer than the transaction of another one of this id takes to be ended."""
+_LEEWAY_S = 2.0
+_BACKOFF = Backoff()
+
+
+@dataclass
+class _Failing:
+    """How often one commit has failed, and since when in a way that may not pass by itself."""
+
+    attempt: int = 0
+    since_s: float | None = None
 
 
 class MembershipChanged(TopicError):
@@ -56,16 +71,24 @@ class Transactions:
         self._settings = settings
         self._id = transactional_id
         self._group = group
+        self._where = settings.bootstrap_servers()
+        self._ending = threading.Event()
         self._producer: Producer | None = None
 
     def open(self) -> None:
         """Make the producer and end what another one of this id left open.
 
+        A broker that is away is waited for.
+
         Raises
         ------
         BrokerUnavailable
-            If no broker answers.
+            If this was told to end before one answered.
         """
+        self._producer = ask("to begin transactions", self._begun, where=self._where, stopping=self._ending)
+
+    def _begun(self) -> Producer:
+        # After a time that is over only a new producer may begin anew.
         producer = Producer(
             confluent_config(self._settings)
             | STREAMS_PRODUCER
@@ -75,11 +98,8 @@ class Transactions:
                 "transaction.timeout.ms": int(_CALL_S * 1000),
             }
         )
-        try:
-            producer.init_transactions(GIVE_UP_S)
-        except KafkaException as error:
-            raise BrokerUnavailable(f"transactions cannot begin: {error}") from error
-        self._producer = producer
+        _bounded(lambda: producer.init_transactions(_INIT_S), _INIT_S + _LEEWAY_S)
+        return producer
 
     def commit(self, outputs: Sequence[Output], positions: Sequence[Output], offsets: Offsets, group: Any) -> None:
         """Send and commit; return when all of it has happened, once.
@@ -100,25 +120,32 @@ class Transactions:
             If it did not happen because the group has changed: commit again with a newer `group`, unless the
             partitions are lost.
         BrokerUnavailable
-            If no broker answers for 30 s.
+            If it fails for 30 s in another way than that no broker answers, which is waited for as long as it takes.
         """
-        deadline = monotonic_s() + GIVE_UP_S
         # Offsets alone do not tell: what silence leads to is committed with those that were committed before.
         token = secrets.token_urlsafe(_TOKEN_BYTES)
         places = [TopicPartition(topic, number, offset, token) for (topic, number), offset in offsets.items()]
         is_tried = False
+        failing = _Failing()
         while True:
             try:
                 if self._producer is None:
                     self.open()
                     if is_tried and self._is_committed(places):
-                        return
+                        break
                 is_tried = True
                 self._try([*outputs, *positions], places, group)
             except KafkaException as error:
-                self._recover(error.args[0], deadline)
+                self._recover(error.args[0])
+                self._wait(error, failing)
+            except BrokerUnavailable as error:
+                self._wait(error, failing)
             else:
-                return
+                break
+
+    def give_up(self) -> None:
+        """Wait for no broker any more; callable from any thread."""
+        self._ending.set()
 
     def close(self) -> None:
         """Let the producer go; nothing is pending between two commits."""
@@ -127,13 +154,17 @@ class Transactions:
     def _try(self, outputs: Sequence[Output], places: list[TopicPartition], group: Any) -> None:
         producer = self._producer
         assert producer is not None
-        producer.begin_transaction()
-        for output in outputs:
-            produce(producer, output)
-        producer.send_offsets_to_transaction(places, group, _CALL_S)
-        producer.commit_transaction(_CALL_S)
 
-    def _recover(self, error: KafkaError, deadline: float) -> None:
+        def commit() -> None:
+            producer.begin_transaction()
+            for output in outputs:
+                produce(producer, output)
+            producer.send_offsets_to_transaction(places, group, _CALL_S)
+            producer.commit_transaction(_CALL_S)
+
+        _bounded(commit, 2 * _CALL_S + _LEEWAY_S)
+
+    def _recover(self, error: KafkaError) -> None:
         gone = error.code() in (KafkaError.FENCED_INSTANCE_ID, KafkaError.ILLEGAL_GENERATION,
                                 KafkaError.UNKNOWN_MEMBER_ID, KafkaError.STALE_MEMBER_EPOCH)  # fmt: skip
         if error.txn_requires_abort():
@@ -148,10 +179,19 @@ class Transactions:
             self._producer = None
         if gone:
             raise MembershipChanged(f"group {self._group} has changed since this transaction began: {error}")
-        if monotonic_s() > deadline:
-            raise BrokerUnavailable(f"a transaction could not be committed within {GIVE_UP_S:g} s: {error}")
-        log.warning("a transaction failed; trying again", error=str(error))
-        time.sleep(_RETRY_S)
+
+    def _wait(self, error: KafkaException | BrokerUnavailable, failing: _Failing) -> None:
+        failing.attempt += 1
+        if passes(error):
+            failing.since_s = None
+            if failing.attempt == 1:
+                log.warning("a transaction is tried again until it is committed", group=self._group, error=str(error))
+        else:
+            log.warning("a transaction failed; trying again", error=str(error))
+            failing.since_s = monotonic_s() if failing.since_s is None else failing.since_s
+        is_over = failing.since_s is not None and monotonic_s() - failing.since_s > GIVE_UP_S
+        if is_over or self._ending.wait(_BACKOFF.wait_s(failing.attempt)):
+            raise BrokerUnavailable(f"a transaction could not be committed: {error}") from error
 
     def _is_committed(self, places: Sequence[TopicPartition]) -> bool:
         if not places:
@@ -159,6 +199,30 @@ class Transactions:
         stand = _committed(self._settings, self._group, [(place.topic, place.partition) for place in places])
         told = {(one.topic, one.partition): (one.offset, one.metadata) for one in stand}
         return all(told.get((one.topic, one.partition)) == (one.offset, one.metadata) for one in places)
+
+
+def _bounded(work: Callable[[], None], timeout_s: float) -> None:
+    """Do work with a producer on a thread that is left behind if it does not come back in time.
+
+    librdkafka may never return from `send_offsets_to_transaction` when the group's coordinator goes away meanwhile,
+    whatever time it was given (seen with 2.x, a broker killed and restarted).
+    """
+    ended: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001  # it is raised where this is waited for
+            ended.set_exception(error)
+        else:
+            ended.set_result(None)
+
+    LongThread(run, "transaction").start()
+    try:
+        ended.result(timeout_s)
+    except TimeoutError as error:
+        late = KafkaError(KafkaError._TIMED_OUT, f"the client itself has not come back for {timeout_s:g} s")  # noqa: SLF001
+        raise KafkaException(late) from error
 
 
 def committed_offsets(settings: Settings, group: str, places: Sequence[tuple[str, int]]) -> dict[tuple[str, int], int]:
@@ -177,21 +241,20 @@ def committed_offsets(settings: Settings, group: str, places: Sequence[tuple[str
 def _committed(settings: Settings, group: str, places: Sequence[tuple[str, int]]) -> list[TopicPartition]:
     client = AdminClient(confluent_config(settings))
     wanted = ConsumerGroupTopicPartitions(group, [TopicPartition(*place) for place in places])
-    deadline = monotonic_s() + GIVE_UP_S
-    while True:
-        found: list[TopicPartition] = []
+
+    def stand() -> list[TopicPartition]:
+        future = client.list_consumer_group_offsets([wanted], require_stable=True, request_timeout=_CALL_S)[group]
         try:
-            future = client.list_consumer_group_offsets([wanted], require_stable=True, request_timeout=_CALL_S)[group]
             found = future.result().topic_partitions
-            # The answer as a whole is good also where a partition's is that a transaction is open on it.
-            error = next((one.error for one in found if one.error is not None), None)
-        except KafkaException as failure:
-            error = failure.args[0]
-            if error.code() == KafkaError.GROUP_ID_NOT_FOUND:
+        except KafkaException as error:
+            if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
                 return []
-        if error is None:
-            return [one for one in found if one.offset >= 0]
-        if monotonic_s() > deadline:
-            raise BrokerUnavailable(f"where group {group} stands cannot be read: {error}")
-        log.info("waiting to know where the group stands", group=group, error=str(error))
-        time.sleep(_RETRY_S)
+            raise
+        # The answer as a whole is good also where a partition's is that a transaction is open on it.
+        failed = next((one.error for one in found if one.error is not None), None)
+        if failed is not None:
+            raise KafkaException(failed)
+        return [one for one in found if one.offset >= 0]
+
+    what, where = f"to know where group {group} stands", settings.bootstrap_servers()
+    return ask(what, stand, where=where, within_s=GIVE_UP_S)

@@ -133,6 +133,8 @@ class TcpProxy:
         self._writers.add(onward_writer)
         try:
             await asyncio.gather(self._pass_on(reader, onward_writer), self._pass_on(onward_reader, writer))
+        except asyncio.CancelledError:
+            return  # the proxy is closed
         finally:
             for one in (writer, onward_writer):
                 one.transport.abort()

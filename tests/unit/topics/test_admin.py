@@ -24,6 +24,8 @@ class _Client:
         type(self).made += 1
         self._is_old = type(self).made == 1
 
+    def poll(self, _timeout_s: float) -> None: ...
+
     def list_offsets(self, asked: Iterable[TopicPartition], **_how: Any) -> dict[TopicPartition, Future[Any]]:
         answers: dict[TopicPartition, Future[Any]] = {one: Future() for one in asked}
         for answer in answers.values():

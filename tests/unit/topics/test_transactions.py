@@ -10,6 +10,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from easyremote.settings import Settings
 from easyremote.topics import transactions
 from easyremote.topics.deliveries import Output
+from easyremote.topics.retry import Backoff
 from easyremote.topics.transactions import Transactions, committed_offsets
 
 RECORDS = [Output("sums", b"a", b"1")]
@@ -26,7 +27,7 @@ class _Broker:
         """Of each commit: whether it happens, and whether that is told."""
         monkeypatch.setattr(transactions, "Producer", lambda _config: _Client(self))
         monkeypatch.setattr(transactions, "_committed", self._stand)
-        monkeypatch.setattr(transactions, "_RETRY_S", 0.0)
+        monkeypatch.setattr(transactions, "_BACKOFF", Backoff(0.0, 0.0))
 
     def _stand(self, _settings: Settings, _group: str, places: Sequence[tuple[str, int]]) -> list[TopicPartition]:
         self.asked.append(list(places))
