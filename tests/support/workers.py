@@ -18,6 +18,7 @@ import pytest
 from confluent_kafka import Message, Producer
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # it exports it unsaid
 from easyremote.deploy.broker import EmbeddedBroker
+from easyremote.errors import TopicError
 from easyremote.inference.nodes import NodeWatch
 from easyremote.settings import Settings
 from easyremote.topics.follower import Follower
@@ -90,18 +91,25 @@ def await_ready(
         return any(set(roles) <= set(one.ready) for one in watch.live())
 
     beat = threading.Event()
-    watch = NodeWatch(settings, changed=beat.set)
+    watch: NodeWatch | None = None
     try:
         for _ in range(int(timeout_s * 2)):
             beat.clear()
-            if is_ready(watch):
-                return
             if process is not None and process.poll() is not None:
                 pytest.fail(f"the worker ended with code {process.returncode} before it was ready")
+            try:
+                watch = watch or NodeWatch(settings, changed=beat.set)
+            except TopicError as error:
+                not_there = str(error)  # a worker on a busy machine has not made the topic of heartbeats yet
+            else:
+                not_there = ""
+                if is_ready(watch):
+                    return
             beat.wait(0.5)
-        pytest.fail(f"no worker is ready as {roles} after {timeout_s} s")
+        pytest.fail(f"no worker is ready as {roles} after {timeout_s} s {not_there}")
     finally:
-        watch.close()
+        if watch is not None:
+            watch.close()
 
 
 @contextmanager
