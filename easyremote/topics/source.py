@@ -427,6 +427,9 @@ class BatchSource(Service, Generic[T]):
             if self._stopping.is_set():
                 return
             message = self._consumer.poll(0)
+            # Whoever holds the slots may wait until the membership is sure, which only this thread can find out.
+            if not self.tenure.look():
+                self._ask_for_tenure([])
             if message is None or not self._records([message]):
                 continue
             partition = message.partition() or 0

@@ -104,6 +104,10 @@ class ScriptedConsumer:
     def assignment(self) -> list[TopicPartition]:
         return []
 
+    def pause(self, _held: list[TopicPartition]) -> None: ...
+
+    def resume(self, _held: list[TopicPartition]) -> None: ...
+
     def close(self) -> None: ...
 
 

@@ -150,3 +150,19 @@ def test_a_batch_that_waits_while_nothing_happens_is_worked_on(
 ) -> None:
     receiver.waits_while(monkeypatch, lambda _client: None)
     assert receiver.after(comes(Record(7))) == [7]
+
+
+def test_who_waits_for_room_asks_whether_it_is_still_a_member_since_whoever_has_the_room_may_wait_for_that(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    receiver = Receiver(monkeypatch, lambda: {0: Place(7)})
+    room: list[bool] = []
+
+    def has_slot(patience_s: float) -> bool:
+        receiver.client.now_s += patience_s
+        room.append(receiver._source.tenure.is_sure())
+        return room[-1]
+
+    monkeypatch.setattr(receiver._source, "_has_slot", has_slot)
+    assert receiver.after(comes(Record(7)), *[lambda _client: None] * 5) == [7]
+    assert room == [False, False, True]
