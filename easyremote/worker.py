@@ -126,7 +126,8 @@ class Worker(Service):
             self._cancellations = await self._patiently("to follow cancellations", CancellationWatch, settings)
             await asyncio.to_thread(self._cancellations.wait_caught_up, 10.0)
             await self._start(BlobRetention(settings))
-            self._calls = RecordProducer(settings, delivery_s=settings.group_session_ms / 1000 * _SHARE_OF_SESSION)
+            delivery_s = settings.group_session_ms / 1000 * _SHARE_OF_SESSION
+            self._calls = RecordProducer(settings, delivery_s=delivery_s, resends=False)
             self._tails = Tails(settings)
         if "inference" in settings.roles or _is_processor(settings):
             await self._start_inference(admin)

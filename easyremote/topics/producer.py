@@ -144,6 +144,10 @@ class RecordProducer:
         then nobody is told of an error that passes by itself.
     delivery_s : float
         How long a record may wait for its acknowledgement, s, also while this process is stopped.
+    resends : bool
+        Whether the client itself sends again what fails. Its numbers tell the broker what it has already, but begin
+        anew after a record whose time was over: what was under way then may stand there twice. Who looks for what is
+        not acknowledged, as `CertainProducer` does, wants each record sent once.
     """
 
     def __init__(
@@ -153,19 +157,24 @@ class RecordProducer:
         tells: Literal["all", "errors"] = "all",
         patient: bool = False,
         delivery_s: float = _DELIVERY_S,
+        resends: bool = True,
     ) -> None:
-        common = confluent_config(settings) | {
-            "acks": "all",
-            "enable.idempotence": True,
-            "max.in.flight.requests.per.connection": 1,
-            # Records without a key stay on one partition for a while, and so travel together.
-            "sticky.partitioning.linger.ms": 20,
-            "message.max.bytes": LARGEST_RECORD_BYTES,
-            "queue.buffering.max.messages": 200_000,
-            "delivery.timeout.ms": _FOR_EVER_MS if patient else int(delivery_s * 1000),
-            "retry.backoff.ms": 20,
-            "delivery.report.only.error": tells == "errors",
-        }
+        common = (
+            confluent_config(settings)
+            | {
+                "acks": "all",
+                "enable.idempotence": resends,
+                "max.in.flight.requests.per.connection": 1,
+                # Records without a key stay on one partition for a while, and so travel together.
+                "sticky.partitioning.linger.ms": 20,
+                "message.max.bytes": LARGEST_RECORD_BYTES,
+                "queue.buffering.max.messages": 200_000,
+                "delivery.timeout.ms": _FOR_EVER_MS if patient else int(delivery_s * 1000),
+                "retry.backoff.ms": 20,
+                "delivery.report.only.error": tells == "errors",
+            }
+            | ({} if resends else {"retries": 0})
+        )
         self._prompt = _Line(common | {"linger.ms": 0})
         self._coalescing = _Line(common | {"linger.ms": _LINGER_MS})
         self._pace = Pace()

@@ -14,7 +14,7 @@ from easyremote.topics.producer import RecordProducer
 
 def main(servers: str, topic: str, delivery_s: str) -> None:
     """Send until the end."""
-    producer = RecordProducer(Settings(kafka=servers, node_id="stopped"), delivery_s=float(delivery_s))
+    producer = RecordProducer(Settings(kafka=servers, node_id="stopped"), delivery_s=float(delivery_s), resends=False)
     sys.stdout.write("up\n")
     sys.stdout.flush()
     while True:
