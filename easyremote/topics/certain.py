@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import structlog
 from confluent_kafka import KafkaError
 
-from easyremote.clock import wall_ms
+from easyremote.clock import monotonic_s, wall_ms
 from easyremote.errors import EasyRemoteError
 from easyremote.threads import LongThread
 from easyremote.topics.marks import mark_of
@@ -32,6 +32,11 @@ log = structlog.get_logger(__name__)
 
 _LOOK_S = 0.1
 _LONG_AGO_MS = 60_000.0
+_QUIET_S = 1.0
+"""Between two looks that must both find nothing before a record is sent again: a request that the client has given up
+may still lie in the broker's socket."""
+_AT_ONCE_S = 0.5
+"""Longest time in which a broker answers that is not behind with what lies in its sockets."""
 
 
 def _always() -> bool:
@@ -59,6 +64,7 @@ class _Sending:
 
     __slots__ = (
         "_owner",
+        "absent_since_s",
         "headers",
         "in_order",
         "key",
@@ -92,6 +98,8 @@ class _Sending:
         self.wanted = wanted
         self.in_order = in_order
         self.since_ms: float | None = None
+        self.absent_since_s: float | None = None
+        """When it was first looked for in vain by a broker that answers at once."""
 
     def delivered(self, error: KafkaError | None, message: Message) -> None:
         if error is None or is_refused(error) or error.fatal() or mark_of(self.key, self.headers) is None:
@@ -112,12 +120,21 @@ class CertainProducer:
         Looks for what may have been sent.
     is_sure : callable
         `() -> bool`: whether this process may send; until then what is in doubt waits.
+    quiet_s : float
+        How long a record must be absent before it is sent again, s.
     """
 
-    def __init__(self, producer: RecordProducer, tails: Tails, is_sure: Callable[[], bool] = _always) -> None:
+    def __init__(
+        self,
+        producer: RecordProducer,
+        tails: Tails,
+        is_sure: Callable[[], bool] = _always,
+        quiet_s: float = _QUIET_S,
+    ) -> None:
         self._producer = producer
         self._tails = tails
         self._is_sure = is_sure
+        self._quiet_s = quiet_s
         self._lock = threading.Lock()
         self._doubted: list[tuple[_Sending, KafkaError]] = []
         self._came = threading.Event()
@@ -201,8 +218,9 @@ class CertainProducer:
         if not one.wanted():
             one.on_delivery(error, unheard)  # type: ignore[arg-type]  # all that it has is its topic
             return
-        mark = mark_of(one.key, one.headers)
-        if mark is None or one.since_ms is None or not self._is_sure():
+        mark, asked_s = mark_of(one.key, one.headers), monotonic_s()
+        is_early = one.absent_since_s is not None and asked_s - one.absent_since_s < self._quiet_s
+        if mark is None or one.since_ms is None or is_early or not self._is_sure():
             self._keep(one, error)
             return
 
@@ -213,14 +231,24 @@ class CertainProducer:
             elif missing:
                 gone = KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART, f"there is no topic {one.topic} that can be read")
                 one.on_delivery(gone, unheard)  # type: ignore[arg-type]
-            elif one.wanted() and self._is_sure():
+            elif self._is_absent(one, asked_s) and one.wanted() and self._is_sure():
                 self._send_again(one)
             else:
                 self._keep(one, error)
 
         self._tails.ask([(one.topic, one.partition)], one.since_ms, [mark], told)
 
+    def _is_absent(self, one: _Sending, asked_s: float) -> bool:
+        """Say whether a record that was not found is known never to come: not by one look at a busy broker."""
+        if monotonic_s() - asked_s > _AT_ONCE_S:
+            one.absent_since_s = None
+            return False
+        if one.absent_since_s is None:
+            one.absent_since_s = asked_s
+        return asked_s - one.absent_since_s >= self._quiet_s
+
     def _send_again(self, one: _Sending) -> None:
+        one.absent_since_s = None
         try:
             self._send(one)
         except EasyRemoteError as error:

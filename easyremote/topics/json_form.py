@@ -204,8 +204,9 @@ def _parts(value: Any) -> tuple[Sequence[Any] | None, Sequence[Any]]:  # Any: to
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         names = [one.name for one in dataclasses.fields(value)]
         return names, [getattr(value, name) for name in names]
-    if hasattr(type(value), "__attrs_attrs__"):
-        names = [one.name for one in type(value).__attrs_attrs__]
+    fields = getattr(type(value), "__attrs_attrs__", None)
+    if fields is not None:
+        names = [one.name for one in fields]
         return names, [getattr(value, name) for name in names]
     return None, ()
 

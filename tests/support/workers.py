@@ -92,6 +92,7 @@ def await_ready(
 
     beat = threading.Event()
     watch: NodeWatch | None = None
+    not_there = ""
     try:
         for _ in range(int(timeout_s * 2)):
             beat.clear()
@@ -102,7 +103,6 @@ def await_ready(
             except TopicError as error:
                 not_there = str(error)  # a worker on a busy machine has not made the topic of heartbeats yet
             else:
-                not_there = ""
                 if is_ready(watch):
                     return
             beat.wait(0.5)

@@ -324,10 +324,10 @@ def test_a_lane_whose_work_raises_takes_the_next() -> None:
         def take(self) -> Any:
             return self.left.pop(0)
 
-        def put(self, _job: Any) -> bool:
+        def put(self, job: Any) -> bool:
             return True
 
-        def done(self, _jobs: Any) -> None: ...
+        def done(self, jobs: Any) -> None: ...
 
         def expire(self) -> None: ...
 

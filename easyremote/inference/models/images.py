@@ -159,7 +159,8 @@ class ImageClassificationModel(BaseAIModel):
         from torchvision.transforms import functional
 
         with decoded_picture(input) as whole:
-            picture: Any = functional.resize(whole, [_SHORT_SIDE])  # Any: torchvision's types know only its tensors
+            given: Any = whole  # Any: torchvision's types know only its tensors
+            picture: Any = functional.resize(given, [_SHORT_SIDE])
         return np.asarray(functional.center_crop(picture, [_SIDE]))
 
     def inference(self, batch: Sequence[Any]) -> Sequence[Any]:

@@ -30,20 +30,20 @@ class _Silence:
 
     resting = None
 
-    def step(self, _batch: Batch[None], _now_ms: int) -> list[Output]:
+    def step(self, batch: Batch[None], now_ms: int) -> list[Output]:
         return []
 
     def __init__(self) -> None:
         self.heard: list[Mapping[str, Heard] | None] = []
 
-    def tick(self, _now_ms: int, heard: Mapping[str, Heard] | None = None) -> list[Output]:
+    def tick(self, now_ms: int, heard: Mapping[str, Heard] | None = None) -> list[Output]:
         self.heard.append(heard)
         return [Output("sums", b"a", b"1")]
 
     def changes(self) -> list[tuple[bytes, bytes | None]]:
         return []
 
-    def restore(self, _key: bytes, _content: bytes) -> None: ...
+    def restore(self, key: bytes, content: bytes) -> None: ...
 
 
 class _Deliveries:

@@ -66,7 +66,7 @@ class _Wire:
         self.requests.append(decode_request(value))
         if self.answer is None:
             return
-        told = {"status": "ok" if "result" in self.answer else "error"} | self.answer
+        told: Any = {"status": "ok" if "result" in self.answer else "error"} | self.answer
         reply = Reply(
             id="c", function="f", node_id="n", model=None, model_version=None, attempts=1, timings_ms=NO_TIME, **told
         )

@@ -42,7 +42,7 @@ class _Case:
         self.is_sure, self.wanted = is_sure, wanted
         self.told: list[KafkaError | None] = []
         self._ended = threading.Event()
-        self.producer = CertainProducer(cast(Any, broker), cast(Any, written), lambda: self.is_sure)
+        self.producer = CertainProducer(cast(Any, broker), cast(Any, written), lambda: self.is_sure, quiet_s=0.05)
 
     def send(self) -> list[KafkaError | None]:
         """Send a record; return what was told of it."""
