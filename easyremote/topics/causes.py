@@ -42,6 +42,7 @@ def name_of(error: BaseException) -> str:
 
     Examples
     --------
+    >>> from easyremote.errors import RemoteError
     >>> name_of(KeyError("x")), name_of(RemoteError("x", type="OSError"))
     ('KeyError', 'OSError')
     """

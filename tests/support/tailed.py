@@ -27,8 +27,8 @@ class Written:
         self, places: Iterable[tuple[str, int | None]], _since_ms: float, marks: Iterable[bytes], told: Told
     ) -> None:
         question = (tuple(places), tuple(marks), told)
-        self.asked.append(question[0])
         self._waiting.append(question)
+        self.asked.append(question[0])
         if self._at_once:
             self.answer()
 

@@ -71,6 +71,22 @@ def test_what_does_not_stand_there_is_sent_until_it_does() -> None:
     assert broker.sent == 3
 
 
+def test_what_a_busy_broker_writes_after_the_first_look_is_not_sent_again() -> None:
+    broker, written = _Broker(TIMED_OUT, None), Written(at_once=False)
+    case = _Case(broker, written)
+    sending = threading.Thread(target=case.send)
+    sending.start()
+    while not written.asked:
+        sending.join(0.01)
+    written.answer()
+    written.put("replies", b"requests/0/7")
+    while not case.told and sending.is_alive():
+        written.answer()
+        sending.join(0.01)
+    sending.join(WAIT_S)
+    assert (broker.sent, case.told) == (1, [None])
+
+
 def test_what_is_not_this_members_any_more_is_left_to_the_next_owner() -> None:
     broker, written = _Broker(TIMED_OUT), Written()
     assert _Case(broker, written, wanted=False).send() == [TIMED_OUT]
@@ -93,9 +109,9 @@ def test_while_the_membership_is_in_doubt_nothing_is_sent_and_then_it_is() -> No
     sending.join(0.3)
     assert (broker.sent, written.asked) == (1, [])
     case.is_sure = True
-    while not written.asked:
+    while not case.told and sending.is_alive():
+        written.answer()
         sending.join(0.01)
-    written.answer()
     sending.join(WAIT_S)
     assert (broker.sent, case.told) == (2, [None])
 
