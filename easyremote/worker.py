@@ -67,6 +67,7 @@ from easyremote.topics.reply_topics import ReplyTopics
 from easyremote.topics.retry import Backoff, ask_in_thread
 from easyremote.topics.source import BatchSource, Claim
 from easyremote.topics.tails import Tails
+from easyremote.topics.tenure import Tenure
 from easyremote.windows import StreamProcessor
 
 __all__ = ["Worker", "build_app"]
@@ -229,7 +230,18 @@ class Worker(Service):
         await asyncio.to_thread(self._nodes.wait_caught_up, 10.0)
         assert self._calls is not None
         assert self._tails is not None
-        certain = CertainProducer(self._calls, self._tails)
+        tenures: list[Tenure] = []
+
+        def ask_anew() -> None:
+            for one in tenures:
+                one.doubt()
+
+        certain = CertainProducer(
+            self._calls,
+            self._tails,
+            is_sure=lambda: all(one.is_sure() for one in tenures),
+            ask_anew=ask_anew,
+        )
         self._certain.append(certain)
         router = Router(
             settings, certain, self._tails, self._nodes, self._fail, self._cancellations, self._reply_topics
@@ -245,9 +257,10 @@ class Worker(Service):
             claim=router.claim,
             standing=router.standing,
         )
+        tenures.append(source.tenure)
         for delay_ms, name in RETRIES.items():
             retries = Retries(settings, certain, self._tails, settings.namespace + name, delay_ms, self._fail)
-            await self._start_source(
+            delays = await self._start_source(
                 admin,
                 name,
                 name,
@@ -257,6 +270,7 @@ class Worker(Service):
                 claim=retries.claim,
                 standing=retries.standing,
             )
+            tenures.append(delays.tenure)
         self.add_future(self._when_joined("router", source))
 
     async def _start_streams(self, admin: TopicAdmin) -> None:

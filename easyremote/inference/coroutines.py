@@ -22,10 +22,11 @@ class CoroutineLoop:
 
     def stuck_s(self, now_s: float) -> float:
         """Return for how long the loop has not come to what it was asked first, and ask it if it has, s."""
-        if self._asked_s is None:
-            self._asked_s = now_s
+        asked_s = self._asked_s  # the loop takes it back at any moment
+        if asked_s is None:
+            asked_s = self._asked_s = now_s
             self.loop.call_soon_threadsafe(self._answer)
-        return now_s - self._asked_s
+        return now_s - asked_s
 
     @property
     def running(self) -> asyncio.Task[Any] | None:

@@ -102,7 +102,7 @@ class NodeService(Service):
         super().__init__(**kwargs)
         self._settings = settings
         self._node = node
-        self._producer = CertainProducer(producer, tails, self._is_sure)
+        self._producer = CertainProducer(producer, tails, self._is_sure, self._doubt_membership)
         self._changed = changed
         self._cancellations = cancellations
         self._topic = settings.namespace + inference_topic(settings.pool_name)
@@ -418,6 +418,9 @@ class NodeService(Service):
         self._refusals.refuse(
             refusal, finished, wanted=lambda: self.ledger.holds(origin.partition, generation), in_doubt=in_doubt
         )
+
+    def _doubt_membership(self) -> None:
+        self._source.tenure.doubt()
 
     def _is_sure(self) -> bool:
         return self._source.tenure.is_sure()

@@ -43,6 +43,10 @@ def _always() -> bool:
     return True
 
 
+def _nothing() -> None:
+    return None
+
+
 class _Elsewhere:
     """Stands for the message of a record whose acknowledgement was not heard."""
 
@@ -67,6 +71,7 @@ class _Sending:
         "absent_since_s",
         "headers",
         "in_order",
+        "is_absent",
         "key",
         "on_delivery",
         "partition",
@@ -100,6 +105,8 @@ class _Sending:
         self.since_ms: float | None = None
         self.absent_since_s: float | None = None
         """When it was first looked for in vain by a broker that answers at once."""
+        self.is_absent = False
+        """Whether it will not come; it is sent again if the group says once more that this process is a member."""
 
     def delivered(self, error: KafkaError | None, message: Message) -> None:
         if error is None or is_refused(error) or error.fatal() or mark_of(self.key, self.headers) is None:
@@ -120,6 +127,8 @@ class CertainProducer:
         Looks for what may have been sent.
     is_sure : callable
         `() -> bool`: whether this process may send; until then what is in doubt waits.
+    ask_anew : callable
+        Has it found out anew whether it may, and `is_sure` say no until then.
     quiet_s : float
         How long a record must be absent before it is sent again, s.
     """
@@ -129,11 +138,13 @@ class CertainProducer:
         producer: RecordProducer,
         tails: Tails,
         is_sure: Callable[[], bool] = _always,
+        ask_anew: Callable[[], None] = _nothing,
         quiet_s: float = _QUIET_S,
     ) -> None:
         self._producer = producer
         self._tails = tails
         self._is_sure = is_sure
+        self._ask_anew = ask_anew
         self._quiet_s = quiet_s
         self._lock = threading.Lock()
         self._doubted: list[tuple[_Sending, KafkaError]] = []
@@ -178,6 +189,7 @@ class CertainProducer:
         if one.since_ms is None:
             handed_ms = message.timestamp()[1]  # to the client
             one.since_ms = float(handed_ms) if handed_ms > 0 else wall_ms() - _LONG_AGO_MS
+        self._ask_anew()  # what kept the answer may have kept heartbeats too
         with self._lock:
             if not self._doubted:
                 log.warning(
@@ -223,6 +235,9 @@ class CertainProducer:
         if mark is None or one.since_ms is None or is_early or not self._is_sure():
             self._keep(one, error)
             return
+        if one.is_absent:
+            self._send_again(one)
+            return
 
         def told(found: Mapping[bytes, Sequence[RecordRef]], missing: Collection[str]) -> None:
             if mark in found:
@@ -231,9 +246,10 @@ class CertainProducer:
             elif missing:
                 gone = KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART, f"there is no topic {one.topic} that can be read")
                 one.on_delivery(gone, unheard)  # type: ignore[arg-type]
-            elif self._is_absent(one, asked_s) and one.wanted() and self._is_sure():
-                self._send_again(one)
             else:
+                one.is_absent = self._is_absent(one, asked_s)
+                if one.is_absent:
+                    self._ask_anew()
                 self._keep(one, error)
 
         self._tails.ask([(one.topic, one.partition)], one.since_ms, [mark], told)
@@ -248,7 +264,7 @@ class CertainProducer:
         return asked_s - one.absent_since_s >= self._quiet_s
 
     def _send_again(self, one: _Sending) -> None:
-        one.absent_since_s = None
+        one.absent_since_s, one.is_absent = None, False
         try:
             self._send(one)
         except EasyRemoteError as error:

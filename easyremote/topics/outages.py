@@ -47,6 +47,8 @@ class Outages:
         self._lock = threading.Lock()
         self._open: dict[str, _Outage] = {}
         self._ended_s: dict[str, float] = {}
+        self.complaints = 0
+        """How often a broker has not answered."""
 
     @property
     def now(self) -> list[str]:
@@ -57,6 +59,7 @@ class Outages:
         """Take a complaint: a broker has not answered; the first one of an outage is logged."""
         now_s = self._clock()
         with self._lock:
+            self.complaints += 1
             known = self._open.get(where)
             is_new = known is None
             if is_new and now_s - self._ended_s.get(where, -_ECHO_S) < _ECHO_S:

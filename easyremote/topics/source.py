@@ -26,6 +26,7 @@ from easyremote.topics.events import Assigned, Batch, Revoked, SourceEvent, Tick
 from easyremote.topics.holdings import Holdings
 from easyremote.topics.known_brokers import KnownBrokers
 from easyremote.topics.listening import Listening
+from easyremote.topics.outages import OUTAGES
 from easyremote.topics.retry import AWAY, JUST_MADE, Backoff, ask, passes
 from easyremote.topics.tenure import Tenure
 
@@ -131,6 +132,7 @@ class BatchSource(Service, Generic[T]):
         self._claim = claim
         self._standing = standing
         self.tenure = Tenure(settings.group_session_ms / 1000 / 2)
+        self._complaints = OUTAGES.complaints
         # A semaphore's acquire and release are Python, and there is one of each for every batch of one.
         self._slots: SimpleQueue[None] = SimpleQueue()
         for _ in range(_MAX_PENDING):
@@ -277,6 +279,10 @@ class BatchSource(Service, Generic[T]):
         if not messages:
             first = self._consumer.poll(_COMMIT_S if self._beside is None else _BESIDE_POLL_S)
             messages = [] if first is None else [first]
+        if OUTAGES.complaints != self._complaints:
+            # While the broker was away the session may have ended, which a poll tells only later.
+            self._complaints = OUTAGES.complaints
+            self.tenure.doubt()
         if not self.tenure.look():
             messages = self._still_ours(messages)
         messages = self._records(messages)
@@ -364,7 +370,7 @@ class BatchSource(Service, Generic[T]):
         try:
             told = self._consumer.commit(offsets=self.positions(held), asynchronous=False) if held else []
         except KafkaException as error:
-            log.warning("this process was stopped, and its place in the group is not sure", error=str(error))
+            log.warning("whether this process is still a member of its group is not sure", error=str(error))
             return
         if not any(one.error for one in told or ()):
             self.tenure.confirm()

@@ -32,6 +32,8 @@ class Tenure:
     (False, False, False)
     >>> tenure.confirm(); tenure.is_sure()
     True
+    >>> tenure.doubt(); tenure.look(), tenure.is_sure()
+    (False, False)
     """
 
     def __init__(self, limit_s: float, clock: Callable[[], float] = monotonic_s) -> None:
@@ -47,6 +49,10 @@ class Tenure:
             self._doubted = True  # before the time is noted: others ask meanwhile
         self._looked_s = now
         return not self._doubted
+
+    def doubt(self) -> None:
+        """Note, on any thread, that the group may have gone on without this member: the broker was away, say."""
+        self._doubted = True
 
     def confirm(self) -> None:
         """Note that the group has just said that this is a member."""

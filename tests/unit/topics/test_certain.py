@@ -41,8 +41,11 @@ class _Case:
     def __init__(self, broker: _Broker, written: Written, *, is_sure: bool = True, wanted: bool = True) -> None:
         self.is_sure, self.wanted = is_sure, wanted
         self.told: list[KafkaError | None] = []
+        self.asked_anew = 0
         self._ended = threading.Event()
-        self.producer = CertainProducer(cast(Any, broker), cast(Any, written), lambda: self.is_sure, quiet_s=0.05)
+        self.producer = CertainProducer(
+            cast(Any, broker), cast(Any, written), lambda: self.is_sure, self._ask_anew, quiet_s=0.05
+        )
 
     def send(self) -> list[KafkaError | None]:
         """Send a record; return what was told of it."""
@@ -52,6 +55,9 @@ class _Case:
         assert self._ended.wait(WAIT_S)
         self.producer.close()
         return self.told
+
+    def _ask_anew(self) -> None:
+        self.asked_anew += 1
 
     def _take(self, error: KafkaError | None, _message: Any) -> None:
         self.told.append(error)
@@ -67,8 +73,10 @@ def test_what_stands_there_is_not_sent_again() -> None:
 
 def test_what_does_not_stand_there_is_sent_until_it_does() -> None:
     broker = _Broker(TIMED_OUT, TIMED_OUT, None)
-    assert _Case(broker, Written()).send() == [None]
-    assert broker.sent == 3
+    case = _Case(broker, Written())
+    assert case.send() == [None]
+    # The group is asked when the doubt begins, and once more before anything is sent.
+    assert (broker.sent, case.asked_anew) == (3, 4)
 
 
 def test_what_a_busy_broker_writes_after_the_first_look_is_not_sent_again() -> None:

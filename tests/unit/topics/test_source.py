@@ -9,6 +9,7 @@ import pytest
 from easyremote.settings import Settings
 from easyremote.topics.doneset import Place
 from easyremote.topics.events import Batch, Revoked, SourceEvent
+from easyremote.topics.outages import OUTAGES
 from easyremote.topics.profiles import CALLS
 from easyremote.topics.source import BatchSource
 from scripted import TOPIC, Record, ScriptedConsumer, Step, comes, fails, given, lost, wakes
@@ -64,6 +65,16 @@ def test_who_has_read_nothing_and_was_given_up_begins_nothing_of_what_it_wakes_u
 def test_who_has_read_nothing_and_is_still_a_member_begins_it_after_it_has_asked(receiver: Receiver) -> None:
     assert receiver.after(wakes(Record(7), is_member=True), comes(Record(8))) == [7, 8]
     assert (receiver.client.asked, receiver.asked_before) == ([{0: Place(7)}], [1, 1])
+
+
+def test_what_comes_after_the_broker_was_away_is_begun_when_the_group_has_been_asked(receiver: Receiver) -> None:
+    def comes_when_the_broker_is_back(client: ScriptedConsumer) -> Record:
+        OUTAGES.away("nobody:1", "of a test", "it was away")
+        client.is_member = False
+        return Record(7)
+
+    assert receiver.after(comes_when_the_broker_is_back, lost) == []
+    assert receiver.client.asked == [{0: Place(7)}]
 
 
 def test_who_wakes_up_to_nothing_asks_with_what_comes_first(receiver: Receiver) -> None:
