@@ -17,6 +17,7 @@ import psutil
 import structlog
 
 from easyremote.clock import monotonic_s, now_ms
+from easyremote.deploy.former import end_former_session
 from easyremote.deploy.jars import KAFKA_VERSION, ensure_jars
 from easyremote.deploy.java import find_java
 from easyremote.deploy.ports import free_port, is_free, listens
@@ -34,8 +35,9 @@ BROKER_PROPERTIES = {
     # Lower bounds for sessions, so that a dead worker's partitions are back within 2 s.
     "group.consumer.min.session.timeout.ms": "1000",
     "group.consumer.min.heartbeat.interval.ms": "100",
-    # A broker killed with -9 may register again only when the session of its former self has ended: 9 s by default.
-    "broker.session.timeout.ms": "2000",
+    # The session of a former self is ended before the start (former.py). One that ended while the broker is only slow
+    # would take its partitions from it, and their transactions would hang (docs/decisions/0019).
+    "broker.session.timeout.ms": "30000",
     "broker.heartbeat.interval.ms": "300",
     "message.max.bytes": str(4 * 1024 * 1024),
     "offsets.topic.replication.factor": "1",
@@ -225,7 +227,8 @@ class EmbeddedBroker:
 
     def _start_on(self, command: list[str], port: int, controller_port: int) -> BrokerState:
         properties = self._write_properties(port, controller_port)
-        self._format(command, properties)
+        if not self._format(command, properties):
+            self._end_former_session(command, port, controller_port)
         said_before = self._log_file.stat().st_size if self._log_file.exists() else 0
         process = self._launch(command, properties)
         state = BrokerState(f"127.0.0.1:{port}", port, process.pid, now_ms(), KAFKA_VERSION, str(self._log_file))
@@ -246,8 +249,8 @@ class EmbeddedBroker:
             "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSS",
         ]
 
-    def _write_properties(self, port: int, controller_port: int) -> Path:
-        properties = {
+    def _properties(self, port: int, controller_port: int) -> dict[str, str]:
+        return {
             "process.roles": "broker,controller",
             "node.id": "1",
             "controller.quorum.voters": f"1@127.0.0.1:{controller_port}",
@@ -258,13 +261,17 @@ class EmbeddedBroker:
             "log.dirs": str(self._home / "data"),
             **BROKER_PROPERTIES,
         }
+
+    def _write_properties(self, port: int, controller_port: int) -> Path:
+        properties = self._properties(port, controller_port)
         path = self._home / "server.properties"
         path.write_text("".join(f"{name}={value}\n" for name, value in properties.items()))
         return path
 
-    def _format(self, command: list[str], properties: Path) -> None:
+    def _format(self, command: list[str], properties: Path) -> bool:
+        """Make the data directory, unless a broker has run on it; say whether it was made."""
         if (self._home / "data" / "meta.properties").exists():
-            return
+            return False
         shutil.rmtree(self._home / "data", ignore_errors=True)
         said = subprocess.run(
             [*command, "kafka.tools.StorageTool", "format", "-t", _cluster_id(), "-c", str(properties)],
@@ -275,6 +282,15 @@ class EmbeddedBroker:
         )
         if said.returncode != 0:
             raise BrokerUnavailable(f"the broker's storage cannot be formatted: {(said.stderr or said.stdout).strip()}")
+        return True
+
+    def _end_former_session(self, command: list[str], port: int, controller_port: int) -> None:
+        try:
+            end_former_session(command, self._properties(port, controller_port), self._home)
+        except BrokerUnavailable as error:
+            if _BIND_FAILED in str(error):
+                raise _PortTaken(str(error)) from error
+            raise
 
     def _launch(self, command: list[str], properties: Path) -> subprocess.Popen[bytes]:
         with self._log_file.open("ab") as output:

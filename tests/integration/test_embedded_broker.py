@@ -1,10 +1,14 @@
+import os
+import signal
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
-from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # exported without saying so
+from confluent_kafka import IsolationLevel, KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ignore[attr-defined]  # exported without saying so
 from easyremote.deploy import broker as embedded
 from easyremote.deploy.broker import EmbeddedBroker
 from easyremote.deploy.jars import KAFKA_VERSION
@@ -70,3 +74,49 @@ def test_ports_that_are_always_taken_end_in_an_error_that_says_so(
     with pytest.raises(BrokerUnavailable, match="BindException"):
         broker.start()
     assert broker.status() is None
+
+
+def test_transactions_open_at_a_kill_hang_nowhere(tmp_path: Path, broker: EmbeddedBroker) -> None:
+    servers = broker.start().bootstrap_servers
+    admin = AdminClient({"bootstrap.servers": servers})
+    topics = [f"hanging-{number}" for number in range(10)]
+    for made in admin.create_topics([NewTopic(topic, 4, 1) for topic in topics]).values():
+        made.result(10)
+    for number in range(4):
+        _open_a_transaction(servers, f"open-{number}", topics)
+    state = broker.status()
+    assert state is not None
+    os.kill(state.pid, signal.SIGKILL)
+    psutil.Process(state.pid).wait(10)
+    servers = broker.start().bootstrap_servers
+    # They hang by chance, and only where the session of the killed one ended while the new one was starting.
+    assert "Fencing broker 1" in (tmp_path / "broker" / "controller.log").read_text()
+    deadline = time.monotonic() + 15
+    while behind := _with_what_is_not_stable(servers, topics):
+        assert time.monotonic() < deadline, f"transactions hang in {sorted(behind)}"
+        time.sleep(0.2)  # nobody is told that a transaction has timed out
+
+
+def _open_a_transaction(servers: str, name: str, topics: list[str]) -> None:
+    # Its time is over while the broker is down, so that the broker ends it as soon as it can.
+    settings = {"bootstrap.servers": servers, "transactional.id": name, "transaction.timeout.ms": 1000, "log_level": 0}
+    producer = Producer(settings)
+    producer.init_transactions(10)
+    producer.begin_transaction()
+    for topic in topics:
+        producer.produce(topic, b"open", partition=0)
+    assert producer.flush(10) == 0
+
+
+def _with_what_is_not_stable(servers: str, topics: list[str]) -> set[str]:
+    admin = AdminClient({"bootstrap.servers": servers, "log_level": 0})
+    end = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+    asked = {TopicPartition(topic, 0): end for topic in topics}
+    ends = []
+    for level in (IsolationLevel.READ_UNCOMMITTED, IsolationLevel.READ_COMMITTED):
+        found = admin.list_offsets(asked, isolation_level=level, request_timeout=10)
+        try:
+            ends.append({place.topic: future.result().offset for place, future in found.items()})
+        except KafkaException:
+            return set(topics)  # the broker that answers does not yet lead everything
+    return {topic for topic in topics if ends[1][topic] < ends[0][topic]}

@@ -15,6 +15,7 @@ from pathlib import Path
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 from easyremote.deploy.broker import BROKER_PROPERTIES
+from easyremote.deploy.former import end_former_session
 from easyremote.deploy.jars import KAFKA_VERSION, ensure_jars
 from easyremote.deploy.java import find_java
 from easyremote.deploy.ports import free_port
@@ -43,7 +44,8 @@ class Broker:
         ports = {name: free_port() for name in LINKS}
         self.links = {name: TcpProxy(port, free_port(besides=port)) for name, port in ports.items()}
         self._properties = directory / "server.properties"
-        self._properties.write_text(self._settings(directory / "data", free_port(), ports))
+        self._settings = self._chosen(directory / "data", free_port(), ports)
+        self._properties.write_text("".join(f"{name}={value}\n" for name, value in self._settings.items()))
         jars = ensure_jars(user_data_dir() / "kafka" / KAFKA_VERSION)
         self._java = [find_java(), *_JAVA, *_SAID, "-cp", os.pathsep.join(map(str, jars))]
         self._process: subprocess.Popen[bytes] | None = None
@@ -67,6 +69,7 @@ class Broker:
 
     def start(self) -> None:
         """Start it; return when it answers."""
+        end_former_session(self._java, self._settings, self._log.parent)
         with self._log.open("ab") as output:
             self._process = subprocess.Popen(
                 [*self._java, "kafka.Kafka", str(self._properties)],
@@ -110,10 +113,10 @@ class Broker:
             return False
         return True
 
-    def _settings(self, data: Path, controller: int, ports: dict[str, int]) -> str:
+    def _chosen(self, data: Path, controller: int, ports: dict[str, int]) -> dict[str, str]:
         listeners = {"PLAINTEXT": self.port, "CONTROLLER": controller} | ports
         advertised = {"PLAINTEXT": self.port} | {name: link.port for name, link in self.links.items()}
-        properties = {
+        return {
             "process.roles": "broker,controller",
             "node.id": "1",
             "controller.quorum.voters": f"1@127.0.0.1:{controller}",
@@ -125,7 +128,6 @@ class Broker:
             "log.dirs": str(data),
             **BROKER_PROPERTIES,
         }
-        return "".join(f"{name}={value}\n" for name, value in properties.items())
 
 
 def _cluster() -> str:
