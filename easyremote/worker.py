@@ -83,6 +83,20 @@ _NOT_KNOWN_YET = "kafka://127.0.0.1:9092"
 """What Faust is given while no Kafka is known; the app is told where it is before anything of Faust connects."""
 
 
+class _Member:
+    """Whether this process is a member of one source's group beyond doubt; the source is made after its receiver."""
+
+    def __init__(self) -> None:
+        self.tenure: Tenure | None = None
+
+    def is_sure(self) -> bool:
+        return self.tenure is None or self.tenure.is_sure()
+
+    def ask_anew(self) -> None:
+        if self.tenure is not None:
+            self.tenure.doubt()
+
+
 class Worker(Service):
     """Everything that one worker runs besides Faust itself.
 
@@ -228,21 +242,9 @@ class Worker(Service):
         assert self._cancellations is not None
         self._nodes = await self._patiently("to follow the nodes", NodeWatch, settings)
         await asyncio.to_thread(self._nodes.wait_caught_up, 10.0)
-        assert self._calls is not None
         assert self._tails is not None
-        tenures: list[Tenure] = []
-
-        def ask_anew() -> None:
-            for one in tenures:
-                one.doubt()
-
-        certain = CertainProducer(
-            self._calls,
-            self._tails,
-            is_sure=lambda: all(one.is_sure() for one in tenures),
-            ask_anew=ask_anew,
-        )
-        self._certain.append(certain)
+        member = _Member()
+        certain = self._certain_of(member)
         router = Router(
             settings, certain, self._tails, self._nodes, self._fail, self._cancellations, self._reply_topics
         )
@@ -257,8 +259,10 @@ class Worker(Service):
             claim=router.claim,
             standing=router.standing,
         )
-        tenures.append(source.tenure)
+        member.tenure = source.tenure
         for delay_ms, name in RETRIES.items():
+            member = _Member()
+            certain = self._certain_of(member)
             retries = Retries(settings, certain, self._tails, settings.namespace + name, delay_ms, self._fail)
             delays = await self._start_source(
                 admin,
@@ -270,8 +274,16 @@ class Worker(Service):
                 claim=retries.claim,
                 standing=retries.standing,
             )
-            tenures.append(delays.tenure)
+            member.tenure = delays.tenure
         self.add_future(self._when_joined("router", source))
+
+    def _certain_of(self, member: _Member) -> CertainProducer:
+        """Return what sends on what one source has read: another one, which reads nothing, may stay in doubt."""
+        assert self._calls is not None
+        assert self._tails is not None
+        certain = CertainProducer(self._calls, self._tails, member.is_sure, member.ask_anew)
+        self._certain.append(certain)
+        return certain
 
     async def _start_streams(self, admin: TopicAdmin) -> None:
         settings = self._settings
