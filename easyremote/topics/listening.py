@@ -80,7 +80,7 @@ class Ends:
         ends = {
             (place.topic, place.partition): future.result().offset
             for place, future in asked.items()
-            if errors[place] is None
+            if errors[place] is None and future.result().offset >= 0  # cut off, it tells none, and no error
         }
         if not ends:
             self._failed(next(iter(errors.values())))

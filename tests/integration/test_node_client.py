@@ -88,8 +88,9 @@ const withdrawn = told(client.call("linger", [started, stopped], { id: "long" })
 await client.cancel("long");
 const many = await Promise.all([...Array(100).keys()].map((number) => client.call("echo", [`${number}`])));
 const first = await client.call("echo", ["first"], { id: "same" });
-const again = await client.call("echo", ["second"], { id: "same" });
-console.log(JSON.stringify({ many, first, again, late: await late, withdrawn: await withdrawn }));
+const again = await client.call("echo", ["first"], { id: "same" });
+const other = await client.call("echo", ["second"], { id: "same" });
+console.log(JSON.stringify({ many, first, again, other, late: await late, withdrawn: await withdrawn }));
 await client.close();
 """
 
@@ -104,6 +105,7 @@ def test_the_node_client_has_many_calls_deadlines_cancellation_and_one_result_fo
         "many": [str(number) for number in range(100)],
         "first": "first",
         "again": "first",
+        "other": "second",  # an id is no way to the answer of another call
         "late": "NoNodeAvailable",
         "withdrawn": "CallCancelled",
     }
