@@ -96,8 +96,8 @@ class Custom:
 
     def merge(self, states: States, places: Ints, partial: States) -> None:
         """Merge partial states into places, each given once."""
-        for place, part in zip(places.tolist(), partial, strict=True):
-            known: bytes | None = states[place]
+        for place, part in zip(places.tolist(), partial.tolist(), strict=True):
+            known: Any = states[place]
             if known is not None and part is not None:
                 states[place] = self._packed(self.merge_states(_decode(known), _decode(part)))
             elif part is not None:

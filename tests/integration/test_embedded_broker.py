@@ -110,7 +110,7 @@ def _open_a_transaction(servers: str, name: str, topics: list[str]) -> None:
 
 def _with_what_is_not_stable(servers: str, topics: list[str]) -> set[str]:
     admin = AdminClient({"bootstrap.servers": servers, "log_level": 0})
-    end = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+    end: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]
     asked = {TopicPartition(topic, 0): end for topic in topics}
     ends = []
     for level in (IsolationLevel.READ_UNCOMMITTED, IsolationLevel.READ_COMMITTED):
