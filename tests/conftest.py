@@ -12,7 +12,7 @@ import beside
 import pytest
 from easyremote.deploy.broker import EmbeddedBroker
 from easyremote.deploy.jars import KAFKA_VERSION
-from easyremote.settings import Settings, user_data_dir
+from easyremote.settings import Settings, load_settings, user_data_dir
 from hypothesis import settings as properties
 from sweeping import Sweeper
 
@@ -46,6 +46,14 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield broker.start().bootstrap_servers
     finally:
         broker.stop()
+
+
+@pytest.fixture(autouse=True)
+def _settings_read_anew() -> Iterator[None]:
+    """A process reads its settings once; what one test has set must not be another's."""
+    load_settings.cache_clear()
+    yield
+    load_settings.cache_clear()
 
 
 @pytest.fixture(scope="session")

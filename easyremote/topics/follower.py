@@ -34,7 +34,7 @@ GATHER_S = 0.1
 _POLL_S = 0.2
 _METADATA_S = 10.0
 _RETRY_S = 0.05
-_MADE_S = 8.0
+_MADE_S = 2.0
 """For a topic that was just made: the broker that is asked may hear of it later than who made it."""
 
 
