@@ -91,8 +91,8 @@ def test_a_reply_topic_that_goes_while_the_call_runs_is_a_dead_letter_and_ends_n
 def test_a_reply_topic_that_takes_no_reply_is_a_dead_letter_and_ends_no_node(prepared: Settings) -> None:
     strict = f"strict-{uuid.uuid4().hex[:8]}"
     client = AdminClient({"bootstrap.servers": prepared.bootstrap_servers()})
-    takes_nothing_older_than_now = {"message.timestamp.before.max.ms": "0"}
-    client.create_topics([NewTopic(strict, 1, 1, config=takes_nothing_older_than_now)])[strict].result(10)
+    has_no_room = {"max.message.bytes": "1"}  # a batch without a record is larger already
+    client.create_topics([NewTopic(strict, 1, 1, config=has_no_room)])[strict].result(10)
     try:
         with running(prepared, "router", "inference") as worker:
             _send(prepared, "requests", function="echo", args=["x"], reply_to=strict)
