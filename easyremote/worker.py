@@ -60,7 +60,7 @@ from easyremote.topics.certain import CertainProducer
 from easyremote.topics.companion import Companion
 from easyremote.topics.connection import faust_broker_url, faust_credentials
 from easyremote.topics.doneset import Place
-from easyremote.topics.events import SourceEvent, to_loop
+from easyremote.topics.events import Prepared, SourceEvent, to_loop
 from easyremote.topics.producer import RecordProducer
 from easyremote.topics.profiles import CALLS, STREAMS, Profile
 from easyremote.topics.reply_topics import ReplyTopics
@@ -352,7 +352,7 @@ class Worker(Service):
         profile: Profile,
         decode: Callable[..., Any],
         handle: Handler,
-        prepare: Callable[[tuple[int, ...]], dict[tuple[str, int], int]] = lambda _partitions: {},
+        prepare: Callable[[tuple[int, ...]], Prepared] = lambda _partitions: Prepared(),
         beside: Companion[Any] | None = None,
         claim: Claim | None = None,
         standing: Callable[[], dict[int, Place]] | None = None,

@@ -17,7 +17,7 @@ from easyremote.topics.catalog import DEAD_LETTERS_OF
 from easyremote.topics.changelog import Copy, Standby, catch_up
 from easyremote.topics.deliveries import AtLeastOnce, Delivery, Output
 from easyremote.topics.doneset import Place
-from easyremote.topics.events import Assigned, Batch, Revoked, SourceEvent, Tick
+from easyremote.topics.events import Assigned, Batch, Prepared, Revoked, SourceEvent, Tick
 from easyremote.topics.limits import Unreadable, attempt, shortened
 from easyremote.topics.odd_records import LARGEST_VALUE_BYTES, fitting
 from easyremote.topics.progress import Heard
@@ -158,7 +158,6 @@ class PartitionTasks(Generic[T]):
             need_rocksdict()
             self._scratch = Scratch(settings.data_dir / "state")
         self._standby = Standby(settings, names.changelog, self._copy) if settings.standby else None
-        self._restored: dict[int, _Partition[T]] = {}
         self._held: dict[int, _Partition[T]] = {}
         self._work: queue.SimpleQueue[_Work[T] | None] = queue.SimpleQueue()
         self._thread = LongThread(self._run, names.group, gave_up=failed)
@@ -172,22 +171,25 @@ class PartitionTasks(Generic[T]):
             self._delivery.give_up()  # it waits for a broker; what it has is done again from what is committed
             self._thread.join()
         self._delivery.close()
-        for held in (*self._held.values(), *self._restored.values()):
+        for held in self._held.values():
             held.close()
         if self._standby is not None:
             self._standby.close()
         if self._scratch is not None:
             self._scratch.close()
 
-    def restore(self, partitions: tuple[int, ...]) -> dict[tuple[str, int], int]:
-        """Read the state of partitions from the changelog; return where to go on reading, where it says so."""
+    def restore(self, partitions: tuple[int, ...]) -> Prepared:
+        """Read the state of partitions from the changelog, and where to go on reading, where it says so."""
         # Whoever held them may have a transaction open: its offsets are decided here, its records are waited for below.
-        committed_offsets(self._settings, self._names.group, [(self._names.topics[0], number) for number in partitions])
+        first = self._names.topics[0]
+        stands = committed_offsets(self._settings, self._names.group, [(first, number) for number in partitions])
         began = monotonic_s()
         standby = self._standby
         copies = standby.take(partitions) if standby else {number: self._copy(number) for number in partitions}
         read = catch_up(self._settings, self._names.changelog, copies)
-        starts, keys = {}, 0
+        keys = 0
+        starts: dict[tuple[str, int], int] = {}
+        all_restored: dict[int, _Partition[T]] = {}
         for number, copy in copies.items():
             restored, latest = self._partition(number), copy.latest
             for side, topic in enumerate(self._names.topics):
@@ -197,6 +199,7 @@ class PartitionTasks(Generic[T]):
                     self._pass_over(number, _position(side), known.error)
                 elif known is not None:
                     starts[topic, number] = restored.positions[topic] = known
+            self._compare(number, starts.get((first, number)), stands.get((first, number)))
             for count, (key, content) in enumerate(latest.items(), 1):
                 self._restore_one(number, restored.task, key, content)
                 if count % _RESTS_EACH == 0:
@@ -204,11 +207,19 @@ class PartitionTasks(Generic[T]):
             keys += len(latest)
             if isinstance(latest, DiskCopy):
                 latest.close()
-            self._restored[number] = restored
+            all_restored[number] = restored
         seconds = round(monotonic_s() - began, 3)
         group = self._names.group
         log.info("state restored", group=group, partitions=partitions, keys=keys, records=read, seconds=seconds)
-        return starts
+        return Prepared(starts, all_restored)
+
+    def _compare(self, number: int, position: int | None, committed: int | None) -> None:
+        # Both are committed in one transaction, or the position first.
+        if position is not None and committed is not None and position < committed:
+            log.error(
+                "the state of a partition is older than what its group has committed: results will be told again",
+                changelog=self._names.changelog, partition=number, position=position, committed=committed,
+            )  # fmt: skip
 
     def _restore_one(self, number: int, task: Task[T], key: bytes, content: bytes) -> None:
         # Anybody may have written there, and compaction keeps it: it must not keep this worker from starting.
@@ -265,20 +276,27 @@ class PartitionTasks(Generic[T]):
         elif isinstance(event, Tick):
             self._tick(event, source)
         elif isinstance(event, Assigned):
-            for number in event.partitions:
-                self._held[number] = self._restored.pop(number)
+            self._take_over(event)
         else:
-            try:
-                if not event.lost:
-                    self._hand_over(event.group, source)
-            finally:
-                for number in event.partitions:
-                    held = self._held.pop(number, None)
-                    if held is not None:
-                        held.close()
-                if self._standby is not None:
-                    # Those that were lost may have come back before this was heard.
-                    self._standby.follow([number for number in event.partitions if number not in self._restored])
+            self._let_go(event, source)
+
+    def _take_over(self, event: Assigned) -> None:
+        for number in event.partitions:
+            self._held[number] = event.state[number]
+        if self._standby is not None:
+            self._standby.take(event.partitions)  # lost and given back before this was heard
+
+    def _let_go(self, event: Revoked, source: BatchSource[T]) -> None:
+        try:
+            if not event.lost:
+                self._hand_over(event.group, source)
+        finally:
+            for number in event.partitions:
+                held = self._held.pop(number, None)
+                if held is not None:
+                    held.close()
+            if self._standby is not None:
+                self._standby.follow(event.partitions)
 
     def _tick(self, tick: Tick, source: BatchSource[T]) -> None:
         now = now_ms()

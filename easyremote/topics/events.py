@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from easyremote.topics.progress import Heard
 
-__all__ = ["Assigned", "Batch", "Revoked", "SourceEvent", "Tick", "to_loop"]
+__all__ = ["Assigned", "Batch", "Prepared", "Revoked", "SourceEvent", "Tick", "to_loop"]
 
 T = TypeVar("T")
 
@@ -28,10 +28,21 @@ class Batch(Struct, Generic[T], frozen=True):
 
 
 @dataclass(frozen=True)
+class Prepared:
+    """What a receiver has made ready for partitions that it is about to be given."""
+
+    starts: Mapping[tuple[str, int], int] = field(default_factory=dict)
+    """Offset at which to begin, by topic and partition; where there is none: where the group stands."""
+    state: Any = None  # Any: opaque to everyone but the receiver
+    """Comes back with `Assigned`: a partition may be lost and given back before the receiver hears of either."""
+
+
+@dataclass(frozen=True)
 class Assigned:
-    """These partitions are this worker's from here on."""
+    """These partitions are this worker's from here on; `state` is what was prepared for them."""
 
     partitions: tuple[int, ...]
+    state: Any = None  # Any: as in `Prepared`
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from easyremote.errors import TopicError
 from easyremote.threads import LongThread
 from easyremote.topics.connection import confluent_config
 from easyremote.topics.doneset import Place
-from easyremote.topics.events import Assigned, Batch, Revoked, SourceEvent, Tick
+from easyremote.topics.events import Assigned, Batch, Prepared, Revoked, SourceEvent, Tick
 from easyremote.topics.holdings import Holdings
 from easyremote.topics.known_brokers import KnownBrokers
 from easyremote.topics.listening import Listening
@@ -93,8 +93,8 @@ class BatchSource(Service, Generic[T]):
     emit : callable
         Receiver of events, called on the source's thread.
     prepare : callable, optional
-        `(partitions) -> {(topic, partition): offset}`: called on the source's thread before it reads partitions that it
-        was given; where to start each, for a receiver that keeps its own account. Unset: where the group stands.
+        `(partitions) -> Prepared`: called on the source's thread before it reads partitions that it was given; where
+        to start each, for a receiver that keeps its own account. Unset: where the group stands.
     beside : Companion, optional
         Reads the same partitions of further topics.
     standing : callable, optional
@@ -116,7 +116,7 @@ class BatchSource(Service, Generic[T]):
         decode: Callable[[int, Sequence[Message]], T],
         emit: Callable[[SourceEvent[T]], None],
         *,
-        prepare: Callable[[tuple[int, ...]], dict[tuple[str, int], int]] = lambda _partitions: {},
+        prepare: Callable[[tuple[int, ...]], Prepared] = lambda _partitions: Prepared(),
         beside: Companion[T] | None = None,
         claim: Claim | None = None,
         standing: Callable[[], dict[int, Place]] | None = None,
@@ -461,7 +461,8 @@ class BatchSource(Service, Generic[T]):
     def _on_assign(self, consumer: Consumer, given: list[TopicPartition]) -> None:
         partitions = tuple(one.partition for one in given)
         # A member for which there is nothing yet is given nothing, and told so.
-        starts = self._prepare(partitions) if partitions else {}
+        prepared = self._prepare(partitions) if partitions else Prepared()
+        starts = dict(prepared.starts)
         if self._claim is not None and given:
             places = self._committed(consumer, given)
             self._claim(partitions, places, self._stopping)
@@ -476,7 +477,7 @@ class BatchSource(Service, Generic[T]):
         if self._listening is not None:
             self._listening.give(begins)
         log.info("partitions assigned", topic=self.topic, partitions=partitions)
-        self._emit(Assigned(partitions))
+        self._emit(Assigned(partitions, prepared.state))
         if self._event_loop is not None:
             self._event_loop.call_soon_threadsafe(self._joined.set)
 

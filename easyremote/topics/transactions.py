@@ -74,6 +74,8 @@ class Transactions:
         self._where = settings.bootstrap_servers()
         self._ending = threading.Event()
         self._producer: Producer | None = None
+        self._unknown: Sequence[TopicPartition] = ()
+        """Offsets of a commit of which it is not known whether it has happened."""
 
     def open(self) -> None:
         """Make the producer and end what another one of this id left open.
@@ -121,19 +123,22 @@ class Transactions:
             partitions are lost.
         BrokerUnavailable
             If it fails for 30 s in another way than that no broker answers, which is waited for as long as it takes.
+            Whether it has happened may then not be known: nothing more is committed, and whoever holds the partitions
+            next goes on from what is.
         """
+        if self._unknown:
+            raise BrokerUnavailable("it is not known whether the last transaction was committed: nothing can follow it")
         # Offsets alone do not tell: what silence leads to is committed with those that were committed before.
         token = secrets.token_urlsafe(_TOKEN_BYTES)
         places = [TopicPartition(topic, number, offset, token) for (topic, number), offset in offsets.items()]
-        is_tried = False
         failing = _Failing()
         while True:
             try:
                 if self._producer is None:
                     self.open()
-                    if is_tried and self._is_committed(places):
-                        break
-                is_tried = True
+                if self._unknown and self._is_committed(places):
+                    break
+                self._unknown = places
                 self._try([*outputs, *positions], places, group)
             except KafkaException as error:
                 self._recover(error.args[0])
@@ -142,6 +147,7 @@ class Transactions:
                 self._wait(error, failing)
             else:
                 break
+        self._unknown = ()
 
     def give_up(self) -> None:
         """Wait for no broker any more; callable from any thread."""
@@ -174,10 +180,12 @@ class Transactions:
             except KafkaException as second:
                 log.warning("a transaction could not be taken back; its producer is given up", error=str(second))
                 self._producer = None
+            self._unknown = ()  # what must be taken back was not committed
         else:
             # Whether it was committed is not known: a new producer of the same id ends it, and the offsets tell.
             self._producer = None
         if gone:
+            self._unknown = ()  # the group takes offsets before anything is committed, or refuses them
             raise MembershipChanged(f"group {self._group} has changed since this transaction began: {error}")
 
     def _wait(self, error: KafkaException | BrokerUnavailable, failing: _Failing) -> None:
@@ -194,11 +202,15 @@ class Transactions:
             raise BrokerUnavailable(f"a transaction could not be committed: {error}") from error
 
     def _is_committed(self, places: Sequence[TopicPartition]) -> bool:
+        """Say whether the group knows the mark of a commit.
+
+        One place is enough, for a transaction happens as a whole: of the others, which have gone to other workers
+        meanwhile, the group may know these workers' later commits.
+        """
         if not places:
             return False
         stand = _committed(self._settings, self._group, [(place.topic, place.partition) for place in places])
-        told = {(one.topic, one.partition): (one.offset, one.metadata) for one in stand}
-        return all(told.get((one.topic, one.partition)) == (one.offset, one.metadata) for one in places)
+        return places[0].metadata in {one.metadata for one in stand}
 
 
 def _bounded(work: Callable[[], None], timeout_s: float) -> None:

@@ -11,7 +11,7 @@ from easyremote.agents.partition_tasks import Names, PartitionTasks, Task, _Part
 from easyremote.errors import TopicError
 from easyremote.settings import Settings
 from easyremote.topics.deliveries import Offsets, Output
-from easyremote.topics.events import Batch, SourceEvent, Tick
+from easyremote.topics.events import Assigned, Batch, Revoked, SourceEvent, Tick
 from easyremote.topics.progress import Heard
 from easyremote.topics.source import BatchSource
 
@@ -60,6 +60,31 @@ class _Deliveries:
 
 def _fail(error: Exception) -> None:
     raise error
+
+
+def test_a_partition_that_is_lost_and_given_back_at_once_begins_with_what_was_restored_last(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(partition_tasks, "_delivery", lambda *_: _Deliveries())
+    names = Names("group", ("orders",), "changelog", "streams")
+    tasks: PartitionTasks[None] = PartitionTasks(Settings(kafka="none:1"), names, lambda _partition: _Silence(), _fail)
+    source = cast("BatchSource[None]", None)
+    former, latter = (_Partition[None](_Silence(), positions={"orders": at}) for at in (7, 9))
+    # Both were restored before the first of these was heard.
+    events: list[SourceEvent[None]] = [
+        Assigned((0,), {0: former}),
+        Batch("orders", 0, 7, 8, None),
+        Revoked((0,), lost=True),
+        Assigned((0,), {0: latter}),
+        Batch("orders", 0, 9, 10, None),
+    ]
+    try:
+        for event in events:
+            tasks._deal_with(event, source)
+        assert tasks._held == {0: latter}
+    finally:
+        tasks.close()
+    assert (former.positions, latter.positions) == ({"orders": 8}, {"orders": 10})
 
 
 def test_what_silence_leads_to_is_committed_with_where_its_partition_stands(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from easyremote.settings import Settings
 from easyremote.topics import companion, progress, source
 from easyremote.topics.companion import Companion
 from easyremote.topics.doneset import Place
-from easyremote.topics.events import Assigned, Batch, SourceEvent, Tick
+from easyremote.topics.events import Assigned, Batch, Prepared, SourceEvent, Tick
 from easyremote.topics.profiles import CALLS, STREAMS
 from easyremote.topics.progress import Heard
 from easyremote.topics.source import BatchSource
@@ -126,8 +126,8 @@ class Member:
             if place not in self._next:
                 self._durable[place] = self.cluster.chance.randint(self._durable[place], log.end)
 
-    def _prepare(self, partitions: tuple[int, ...]) -> dict[tuple[str, int], int]:
-        return {place: at for place, at in self._durable.items() if place[1] in partitions}
+    def _prepare(self, partitions: tuple[int, ...]) -> Prepared:
+        return Prepared({place: at for place, at in self._durable.items() if place[1] in partitions})
 
     def _standing(self) -> dict[int, Place]:
         return {number: Place(at) for (_, number), at in self._next.items()}

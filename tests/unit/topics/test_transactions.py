@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from easyremote.errors import BrokerUnavailable
 from easyremote.settings import Settings
 from easyremote.topics import transactions
 from easyremote.topics.deliveries import Output
@@ -23,6 +24,8 @@ class _Broker:
         self.committed: list[list[bytes | None]] = []
         self.group: dict[tuple[str, int], TopicPartition] = {}
         self.asked: list[list[tuple[str, int]]] = []
+        self.after: dict[tuple[str, int], TopicPartition] = {}
+        """What others have committed before this one asks."""
         self.answers: list[Callable[[], tuple[bool, bool]]] = []
         """Of each commit: whether it happens, and whether that is told."""
         monkeypatch.setattr(transactions, "Producer", lambda _config: _Client(self))
@@ -31,6 +34,7 @@ class _Broker:
 
     def _stand(self, _settings: Settings, _group: str, places: Sequence[tuple[str, int]]) -> list[TopicPartition]:
         self.asked.append(list(places))
+        self.group |= self.after
         return [self.group[place] for place in places if place in self.group]
 
     def commit(self, records: list[bytes | None], places: list[TopicPartition]) -> None:
@@ -93,6 +97,45 @@ def test_what_silence_has_closed_is_not_told_again_when_the_answer_was_lost(
     delivery.commit([Output("sums", b"a", b"2")], [], stands, None)
     assert broker.committed == [[b"0"], [b"1"], [b"2"]]
     assert broker.asked == [[("readings", 0)], [("readings", 0)]]
+
+
+def test_a_commit_is_known_by_the_places_that_no_other_worker_has_committed_since(
+    broker: _Broker, delivery: Transactions
+) -> None:
+    def another_one_takes_over() -> tuple[bool, bool]:
+        broker.after = {("readings", 3): TopicPartition("readings", 3, 9, "of another worker")}
+        return True, False
+
+    broker.answers = [another_one_takes_over]
+    delivery.commit(RECORDS, [], {("readings", 0): 7, ("readings", 3): 5}, None)
+    assert broker.committed == [[b"1"]]
+
+
+def test_a_commit_of_which_nothing_is_known_is_asked_about_until_it_is(
+    broker: _Broker, delivery: Transactions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = transactions._committed
+
+    def nobody_answers(*_: Any) -> list[TopicPartition]:
+        monkeypatch.setattr(transactions, "_committed", told)
+        raise BrokerUnavailable("no Kafka answers")
+
+    monkeypatch.setattr(transactions, "_committed", nobody_answers)
+    broker.answers = [lambda: (True, False)]
+    delivery.commit(RECORDS, [], {("readings", 0): 7}, None)
+    assert broker.committed == [[b"1"]]
+
+
+def test_nothing_follows_a_commit_of_which_nothing_is_known(broker: _Broker, delivery: Transactions) -> None:
+    def ends() -> tuple[bool, bool]:
+        delivery.give_up()
+        return True, False
+
+    broker.answers = [ends]
+    for _ in range(2):
+        with pytest.raises(BrokerUnavailable, match="committed"):
+            delivery.commit(RECORDS, [], {("readings", 0): 7}, None)
+    assert broker.committed == [[b"1"]]
 
 
 def test_nobody_is_asked_where_a_group_stands_in_nothing() -> None:
