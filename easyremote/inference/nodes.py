@@ -29,7 +29,6 @@ __all__ = ["NodeWatch"]
 
 _MAX_DIGITS = 9
 _MOST_NODES = 10_000
-_ASK_S = 2.0
 
 
 class NodeWatch:
@@ -151,7 +150,7 @@ class NodeWatch:
     def _ask(self, pool: str, told: Callable[[frozenset[int] | TopicError], None]) -> None:
         if self._admin is None:
             self._admin = TopicAdmin(self._settings)
-        self._admin.ask_held(inference_group(self._settings.namespace, pool), _ASK_S, told)
+        self._admin.ask_held(inference_group(self._settings.namespace, pool), told)
 
     def _look_again(self, pool: str) -> None:
         with self._lock:

@@ -17,9 +17,11 @@ __all__ = ["Pools"]
 log = structlog.get_logger(__name__)
 
 _GOOD_S = 5.0
-"""For how long the broker's word that a pool has members counts."""
+"""For how long the broker's word that a pool has members counts, and how long its answer is waited for."""
 _AGAIN_S = 0.5
 """Between two questions for a pool that has none, or not what is claimed: about a heartbeat."""
+_SILENT_S = 2.0
+"""A question without an answer for so long: the broker does not say."""
 _BURST, _BURST_S = 20, 2.0
 """Most questions altogether in so many seconds: forged heartbeats may name a new pool each, and the others are many."""
 _MOST_POOLS = 1_000
@@ -61,7 +63,7 @@ class Pools:
         self._pools: OrderedDict[str, _Pool] = OrderedDict()
         self._asked_s: deque[float] = deque([float("-inf")], maxlen=_BURST)
         self._changed = threading.Condition()
-        self._open = 0
+        self._open: set[str] = set()
 
     def served(self, pool: str, claimed: Iterable[int]) -> list[int]:
         """Return those of the partitions of a pool that a node claims which somebody serves, as far as that is known.
@@ -74,17 +76,19 @@ class Pools:
         with self._changed:
             known = self._pools.get(pool)
             age_s = float("inf") if known is None else now_s - known.asked_s
+            if known is not None and pool in self._open and age_s >= _SILENT_S:
+                _believe(pool, known, f"the broker has not said for {age_s:.1f} s")
             is_known = known is not None and (known.held is None or known.held.issuperset(claimed))
             is_free = len(self._asked_s) < _BURST or now_s - self._asked_s[0] >= _BURST_S
-            asks = is_free and age_s >= (_GOOD_S if is_known else _AGAIN_S)
+            asks = is_free and age_s >= (_GOOD_S if is_known or pool in self._open else _AGAIN_S)
             if asks:
                 known = self._pools.setdefault(pool, _Pool())
                 known.asked_s = now_s
                 self._asked_s.append(now_s)
                 self._pools.move_to_end(pool)
-                self._open += 1
+                self._open.add(pool)
                 while len(self._pools) > _MOST_POOLS:
-                    self._pools.popitem(last=False)
+                    self._open.discard(self._pools.popitem(last=False)[0])
         if asks:
             self._ask(pool, lambda told: self._learn(pool, told))
         with self._changed:
@@ -92,9 +96,9 @@ class Pools:
         return claimed if held is None else [number for number in claimed if number in held]
 
     def wait_answered(self, timeout_s: float) -> bool:
-        """Wait until nothing that was asked is open; say whether it is so."""
+        """Wait until nothing that was asked is open, 2 s at most; say whether it is so."""
         with self._changed:
-            return self._changed.wait_for(lambda: not self._open, timeout_s)
+            return self._changed.wait_for(lambda: not self._open, min(timeout_s, _SILENT_S))
 
     def _learn(self, pool: str, told: frozenset[int] | TopicError) -> None:
         with self._changed:
@@ -102,10 +106,15 @@ class Pools:
             if not isinstance(told, TopicError):
                 # While partitions move some are nobody's for a moment: they count until the group has no members.
                 known.held = (known.held or frozenset()) | told if told else frozenset()
-            elif not known.held:
-                log.info("who serves a pool cannot be known: its heartbeats are believed", pool=pool, error=str(told))
-                known.held = None
+            else:
+                _believe(pool, known, str(told))
         self._answered(pool)
         with self._changed:
-            self._open -= 1
+            self._open.discard(pool)
             self._changed.notify_all()
+
+
+def _believe(pool: str, known: _Pool, error: str) -> None:
+    if known.held is not None and not known.held:
+        log.info("who serves a pool cannot be known: its heartbeats are believed", pool=pool, error=error)
+        known.held = None

@@ -22,8 +22,9 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it exports 
 )
 
 from easyremote.errors import BrokerUnavailable, TopicError
+from easyremote.threads import LongThread
 from easyremote.topics.catalog import TopicDeclaration
-from easyremote.topics.connection import confluent_config
+from easyremote.topics.connection import COORDINATOR_LIMIT_S, confluent_config
 from easyremote.topics.retry import JUST_MADE, NO_LEADER, ask, passes
 
 if TYPE_CHECKING:
@@ -155,7 +156,7 @@ class TopicAdmin:
                 return {(one.topic, one.partition): told.result(_TIMEOUT_S).offset for one, told in futures.items()}
             except (KafkaException, TimeoutError):
                 # After a restart of its broker a client may ask by the epoch that it knew, and never learn another one.
-                self._client = AdminClient(confluent_config(self._settings))
+                self._renew()
                 raise
 
         try:
@@ -164,22 +165,28 @@ class TopicAdmin:
         except KafkaException as error:
             raise TopicError(f"the ends of partitions cannot be read: {error}") from error
 
-    def ask_held(self, group: str, timeout_s: float, told: Callable[[frozenset[int] | TopicError], None]) -> None:
+    def ask_held(self, group: str, told: Callable[[frozenset[int] | TopicError], None]) -> None:
         """Have `told` called, on another thread, with the partitions that members of a group hold; none: no group.
 
-        They are the numbers, of whichever topics. Or it is told why that cannot be known.
+        They are the numbers, of whichever topics. Or it is told why that cannot be known. While the group's
+        coordinator is away nothing is told, and of some questions never.
         """
 
         def done(future: Future[Any]) -> None:  # Any: the package's own description
             try:
                 members = future.result().members
             except KafkaException as error:
-                gone = error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND
+                code = error.args[0].code()
+                if code == KafkaError._TIMED_OUT:  # noqa: SLF001
+                    # Not on this thread, which is the client's own.
+                    LongThread(self._renew, "admin").start()
+                gone = code == KafkaError.GROUP_ID_NOT_FOUND
                 told(frozenset() if gone else TopicError(f"who is in group {group} cannot be read: {error}"))
             else:
                 told(frozenset(place.partition for one in members for place in one.assignment.topic_partitions))
 
-        self._client.describe_consumer_groups([group], request_timeout=timeout_s)[group].add_done_callback(done)
+        asked = self._client.describe_consumer_groups([group], request_timeout=COORDINATOR_LIMIT_S)
+        asked[group].add_done_callback(done)
 
     def set_group_session(self, group: str) -> None:
         """Give a group the session and heartbeat of the settings, so that a dead member is replaced fast.
@@ -205,6 +212,9 @@ class TopicAdmin:
                 "the broker needs group.consumer.min.session.timeout.ms and "
                 "group.consumer.min.heartbeat.interval.ms at or below the settings"
             ) from error
+
+    def _renew(self) -> None:
+        self._client = AdminClient(confluent_config(self._settings))
 
     async def ensure_async(self, declared: Iterable[TopicDeclaration]) -> list[str]:
         """Do as `ensure` does, off the event loop."""

@@ -13,7 +13,14 @@ if TYPE_CHECKING:
 
     from easyremote.settings import Settings
 
-__all__ = ["confluent_config", "faust_broker_url", "faust_credentials"]
+__all__ = ["COORDINATOR_LIMIT_S", "confluent_config", "faust_broker_url", "faust_credentials"]
+
+COORDINATOR_LIMIT_S = 3_600.0
+"""The time limit of every administrative request to a group's coordinator: the longest that librdkafka takes.
+
+One that runs out while the coordinator is away ends the process when that is back (decision 20). Who asks waits for
+less, and lets the client go: a request that is given up together with its client harms nobody.
+"""
 
 
 def confluent_config(settings: Settings) -> dict[str, Any]:

@@ -76,6 +76,25 @@ def test_while_the_broker_does_not_say_what_was_known_counts_and_a_heartbeat_is_
     assert pools.wait_answered(0)
 
 
+def test_a_broker_that_says_nothing_is_asked_now_and_then_and_heartbeats_are_believed_after_2_s() -> None:
+    clock = _Clock()
+    waiting: list[Callable[[frozenset[int] | TopicError], None]] = []
+    pools = Pools(lambda _pool, told: waiting.append(told), clock=clock)
+    for _ in range(19):
+        assert pools.served("nlp", [0]) == []
+        clock.now_s += 0.1
+    assert len(waiting) == 1
+    clock.now_s += 0.2
+    assert pools.served("nlp", [0]) == [0]
+    clock.now_s += 60
+    assert pools.served("nlp", [0]) == [0]
+    assert pools.served("nlp", [0]) == [0]
+    assert len(waiting) == 2
+    waiting[1](frozenset({1}))
+    assert pools.served("nlp", [0, 1]) == [1]
+    assert pools.wait_answered(0)
+
+
 def test_a_few_forged_pools_at_the_start_do_not_keep_a_real_one_from_being_known() -> None:
     broker = _Broker()
     broker.members["nlp"] = {0}
