@@ -49,11 +49,17 @@ peers: setup .venv-peers/.ready .venv-stream-peers/.ready
 	$(UV) pip sync --compile-bytecode --python .venv-stream-peers/bin/python --require-hashes requirements/stream-peers.txt
 	@touch $@
 
+# Tests wait for most of their time, so more run at once than there are cores; `make test AT_ONCE=0` runs one by one.
+AT_ONCE ?= 3
+PYTEST = $(BIN)/pytest --numprocesses $(AT_ONCE) --dist worksteal
+# Each of hundreds of workers would compile the package again where bytecode is not written.
+test unit: export PYTHONDONTWRITEBYTECODE =
+
 test: setup check
-	$(BIN)/pytest
+	$(PYTEST)
 
 unit: setup
-	$(BIN)/pytest easyremote tests/unit
+	$(PYTEST) easyremote tests/unit
 
 # One after the other they wait for each other's last core.
 check: setup

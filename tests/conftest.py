@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import uuid
 from collections.abc import Iterator
@@ -10,8 +11,10 @@ from pathlib import Path
 
 import beside
 import pytest
+import structlog
 from easyremote.deploy.broker import EmbeddedBroker
-from easyremote.deploy.jars import KAFKA_VERSION
+from easyremote.deploy.jars import KAFKA_VERSION, ensure_jars
+from easyremote.folders import private_folder
 from easyremote.settings import Settings, load_settings, user_data_dir
 from hypothesis import settings as properties
 from sweeping import Sweeper
@@ -26,7 +29,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_runtestloop(session: pytest.Session) -> None:
-    if any(map(beside.is_chaos, session.items)) and not session.config.option.collectonly:
+    # Where tests run at once, the one of them that gets the test of it starts it.
+    is_one_of_several = hasattr(session.config, "workerinput")
+    if not is_one_of_several and any(map(beside.is_chaos, session.items)) and not session.config.option.collectonly:
         session.config.stash[beside.CHAOS] = beside.start()
 
 
@@ -41,7 +46,12 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if configured:
         yield configured
         return
-    broker = EmbeddedBroker(tmp_path_factory.mktemp("kafka"), jars_dir=user_data_dir() / "kafka" / KAFKA_VERSION)
+    jars = user_data_dir() / "kafka" / KAFKA_VERSION
+    private_folder(jars)
+    with (jars / "fetching.lock").open("w") as lock:  # of tests that run at once one fetches
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        ensure_jars(jars)
+    broker = EmbeddedBroker(tmp_path_factory.mktemp("kafka"), jars_dir=jars)
     try:
         yield broker.start().bootstrap_servers
     finally:
@@ -49,11 +59,12 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(autouse=True)
-def _settings_read_anew() -> Iterator[None]:
-    """A process reads its settings once; what one test has set must not be another's."""
+def _as_in_a_new_process() -> Iterator[None]:
+    """A process reads its settings once and says once where its log goes; what one test has set is not another's."""
     load_settings.cache_clear()
     yield
     load_settings.cache_clear()
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")

@@ -86,8 +86,9 @@ def ensure_jars(
             fetched = {jar.name: jar for jar in resolve(Path(scratch))}
             _refuse_strangers(fetched, pins)
             for name, jar in fetched.items():
-                shutil.copyfile(jar, directory / f"{name}.part")
-                (directory / f"{name}.part").replace(directory / name)
+                # In a folder of its own until it is whole: another process may be fetching too.
+                shutil.copyfile(jar, Path(scratch) / f"{name}.part")
+                (Path(scratch) / f"{name}.part").replace(directory / name)
     _stamp(directory, jars)
     return jars
 

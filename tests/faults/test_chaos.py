@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import subprocess
-
 import pytest
-from beside import CHAOS, SEED, WANTED
+from beside import CHAOS, SEED, WANTED, start
 
 pytestmark = [
     pytest.mark.broker,
@@ -16,7 +14,10 @@ pytestmark = [
 
 @pytest.mark.timeout(900)
 def test_all_faults_at_once_cost_no_reply_no_window_and_no_dead_letter(request: pytest.FixtureRequest) -> None:
-    running: subprocess.Popen[str] = request.config.stash[CHAOS]
+    stash = request.config.stash
+    if CHAOS not in stash:
+        stash[CHAOS] = start()
+    running = stash[CHAOS]
     said, _ = running.communicate()
     print(said)
     assert running.returncode == 0, f"chaos with seed {SEED} has findings:\n{said}"

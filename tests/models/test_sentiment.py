@@ -11,6 +11,7 @@ from easyremote.errors import ConfigError, InvalidInput, ModelError
 from easyremote.inference.models import models_of, sentiment
 from easyremote.inference.models.sentiment import LABELS, BertSentimentModel, encoder_folder
 from easyremote.inference.node import AINodeManager
+from easyremote.inference.schemas import describe
 from easyremote.settings import Settings
 from transformers import AutoTokenizer, BertForSequenceClassification
 
@@ -178,3 +179,14 @@ def test_a_new_version_warms_up_with_a_text_of_its_own() -> None:
     model = BertSentimentModel()
     model.warm_up()
     assert model.get_stats()["inference_count"] == 1
+
+
+def test_a_models_function_says_its_model_and_what_it_takes() -> None:
+    registry = AINodeManager("nlp", [BertSentimentModel()]).registry
+    info = describe(registry.get("text_sentiment_analysis"))
+    assert info.model == "minilm_sentiment"
+    assert info.arguments["properties"]["text"] == {
+        "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]
+    }
+    assert set(info.result["required"]) == {"result", "model_name", "inference_time", "confidence"}
+    assert all(describe(one).doc for one in registry)

@@ -129,14 +129,16 @@ def test_without_an_answer_a_call_ends_within_a_fifth_of_a_second_of_its_timeout
         lambda: client.submit("f", timeout=timeout).result(),
         lambda: list(client.stream("f", timeout=timeout)),
     ):
-        took_s = []
-        for _ in range(3):  # the machine may be busy for once
+        for attempt in range(5):  # the machine may be busy for once
             began = time.monotonic()
             with pytest.raises(TimeoutError, match=f"no reply to f within {timeout:g} s") as told:
                 ask()
-            took_s.append(time.monotonic() - began)
+            took_s = time.monotonic() - began
             assert isinstance(told.value, DeadlineExceeded)
-        assert timeout <= min(took_s) < timeout + 0.2
+            assert timeout <= took_s
+            if took_s < timeout + 0.2:
+                break
+            assert attempt < 4, took_s
 
 
 def test_a_store_that_hangs_holds_no_call_beyond_its_timeout(

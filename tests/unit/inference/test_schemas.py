@@ -11,7 +11,6 @@ import pytest
 from easyremote.errors import InvalidArguments
 from easyremote.inference.directory import listed
 from easyremote.inference.functions import Function
-from easyremote.inference.node import AINodeManager
 from easyremote.inference.schemas import describe
 from easyremote.topics.records import FunctionInfo, Offer
 from msgspec import Meta, Raw
@@ -89,20 +88,6 @@ def test_a_generator_streams_items_of_its_type() -> None:
 
     assert (_info(count).stream, _info(count).result) == (True, {"type": "integer"})
     assert (_info(tell).stream, _info(tell).result["$ref"]) == (True, "#/$defs/Point")
-
-
-def test_a_models_function_says_its_model_and_what_it_takes() -> None:
-    pytest.importorskip("torch")
-    from easyremote.inference.models.sentiment import BertSentimentModel
-
-    registry = AINodeManager("nlp", [BertSentimentModel()]).registry
-    info = describe(registry.get("text_sentiment_analysis"))
-    assert info.model == "minilm_sentiment"
-    assert info.arguments["properties"]["text"] == {
-        "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]
-    }
-    assert set(info.result["required"]) == {"result", "model_name", "inference_time", "confidence"}
-    assert all(describe(one).doc for one in registry)
 
 
 def test_a_function_is_listed_once_for_all_nodes_that_offer_it_alike() -> None:

@@ -145,7 +145,7 @@ def test_no_caller_keeps_items_for_ever_or_without_bound() -> None:
     assert processor.get_stream_stats()["window_stats"] == {"kept_items": 2, "oldest_ms": 1_000_000, "kept_s": 18_000}
     now_ms[0] += 2 * 3_600_000  # nobody has asked for such a window in five of its lengths
     assert processor.get_stream_stats()["window_stats"] == {"kept_items": 0, "oldest_ms": None, "kept_s": 300}
-    processor.process_stream_data(["x" * 1_000_000] * 100)
+    processor.process_stream_data([{"x": "x" * 1_000_000}] * 100)
     assert processor.get_stream_stats()["window_stats"]["kept_items"] == 67  # 64 MiB
 
 
