@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
@@ -11,8 +11,9 @@ import structlog
 
 from easyremote.clock import monotonic_s
 from easyremote.errors import EasyRemoteError
+from easyremote.tally import tally
 
-__all__ = ["PASSED_OVER", "LongThread", "Restarts", "ThreadFailed", "on_give_up", "take_each"]
+__all__ = ["LongThread", "Restarts", "ThreadFailed", "on_give_up", "take_each"]
 
 log = structlog.get_logger(__name__)
 
@@ -26,9 +27,6 @@ _COSTS_AN_ITEM = (Exception, SystemExit, GeneratorExit)
 """What code of a user's may raise; Ctrl+C is none of it, who waits for a reply may read on the main thread."""
 _TOLD_WHOLE = 5
 """Items passed over of which each is told with its stack; later ones whenever their number has doubled."""
-
-PASSED_OVER: Counter[str] = Counter()
-"""How many items of which kind have been passed over in this process, because their handling raised."""
 
 
 class ThreadFailed(EasyRemoteError):
@@ -156,7 +154,7 @@ def take_each(
     Parameters
     ----------
     kind : str
-        Of the items, for the log and `PASSED_OVER`.
+        Of the items, for the log and the tally.
     receive : callable
         Takes some of them.
     items : sequence
@@ -177,7 +175,6 @@ def _one_by_one(
         try:
             receive([item])
         except _COSTS_AN_ITEM:
-            PASSED_OVER[kind] += 1
-            count = PASSED_OVER[kind]
+            count = tally.count(kind)
             if count <= _TOLD_WHOLE or count & (count - 1) == 0:
                 log.exception("a record is passed over", of=kind, place=name(item), count=count)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from easyremote.topics.tally import tally
+from easyremote.tally import tally
 from easyremote.topics.wire import MalformedCall, Origin, headers_of, read_call
 
 if TYPE_CHECKING:

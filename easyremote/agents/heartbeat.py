@@ -15,9 +15,9 @@ from easyremote.agents.wake import Wake
 from easyremote.clock import now_ms
 from easyremote.errors import TopicError
 from easyremote.inference.gpu import GpuGauge
+from easyremote.tally import tally
 from easyremote.topics.catalog import NODES
-from easyremote.topics.records import Heartbeat, encode
-from easyremote.topics.tally import tally
+from easyremote.topics.records import Followed, Heartbeat, encode
 
 if TYPE_CHECKING:
     from easyremote.inference.node import AINodeManager
@@ -112,6 +112,10 @@ class HeartbeatService(Service):
             memory_percent=psutil.virtual_memory().percent,
             dead_letters=tally.dead_letters,
             passed_over=tally.passed_over,
+            followed={
+                topic.removeprefix(self._settings.namespace): Followed(*counts)
+                for topic, counts in tally.followed().items()
+            },
         )
         if self._node is None or self._service is None:
             return beat

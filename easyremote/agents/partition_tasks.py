@@ -12,6 +12,7 @@ import structlog
 from easyremote.agents.disk import DiskCopy, DiskShelf, Scratch, need_rocksdict
 from easyremote.clock import monotonic_s, now_ms
 from easyremote.errors import TopicError
+from easyremote.tally import tally
 from easyremote.threads import LongThread
 from easyremote.topics.catalog import DEAD_LETTERS_OF
 from easyremote.topics.changelog import Copy, Standby, catch_up
@@ -23,7 +24,6 @@ from easyremote.topics.odd_records import LARGEST_VALUE_BYTES, fitting
 from easyremote.topics.progress import Heard
 from easyremote.topics.records import RecordRef
 from easyremote.topics.source import BatchSource
-from easyremote.topics.tally import tally
 from easyremote.topics.transactions import MembershipChanged, Transactions, committed_offsets
 
 if TYPE_CHECKING:
@@ -192,6 +192,7 @@ class PartitionTasks(Generic[T]):
         all_restored: dict[int, _Partition[T]] = {}
         for number, copy in copies.items():
             restored, latest = self._partition(number), copy.latest
+            tally.read(self._names.changelog, len(latest))
             for side, topic in enumerate(self._names.topics):
                 position = latest.pop(_position(side), None)
                 known = None if position is None else attempt(_offset_in, position)

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 from easyremote.clock import now_ms
 from easyremote.errors import PayloadTooLarge, TopicError
 from easyremote.inference.ledger import Ledger
+from easyremote.tally import tally
 from easyremote.topics.catalog import REQUESTS
 from easyremote.topics.events import Assigned, Batch, Revoked, SourceEvent
 from easyremote.topics.producer import delivery_error, is_refused
 from easyremote.topics.refusing import Refusal, Refusals
 from easyremote.topics.source import BatchSource
-from easyremote.topics.tally import tally
 from easyremote.topics.wire import DEADLINE_MS, SOURCE, Origin, headers_of
 
 if TYPE_CHECKING:

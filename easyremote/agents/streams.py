@@ -12,13 +12,13 @@ import numpy as np
 
 from easyremote.agents.partition_tasks import Names, PartitionTasks
 from easyremote.pipelines.decoding import offsets_of
+from easyremote.tally import tally
 from easyremote.topics.catalog import AGGREGATES, ALERTS, LATE, MALFORMED_READINGS, READINGS, STREAMS_CHANGELOG
 from easyremote.topics.deliveries import Output
 from easyremote.topics.events import Batch
 from easyremote.topics.limits import Unreadable, attempt
 from easyremote.topics.odd_records import Place, dead_letter, late_record
 from easyremote.topics.records import Aggregate, Alert, RecordRef, decode_reading, encode
-from easyremote.topics.tally import tally
 from easyremote.topics.wire import uuid7
 from easyremote.windows import Effects, EventTime, Kernel, Readings, Tumbling, ZScore
 

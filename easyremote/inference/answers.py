@@ -10,11 +10,13 @@ import structlog
 
 from easyremote.inference.places import PlaceTable
 from easyremote.inference.results import Answer, answer_in, key_in
+from easyremote.tally import tally
 from easyremote.topics.admin import TopicAdmin, wait_for_ends
 from easyremote.topics.catalog import REPLIES, RESULTS
 from easyremote.topics.follower import Follower
 from easyremote.topics.lookup import RecordReader
 from easyremote.topics.records import RecordRef
+from easyremote.topics.wire import NO_HEADERS
 
 if TYPE_CHECKING:
     from confluent_kafka import Message
@@ -119,7 +121,7 @@ class AnswerWatch:
         for message in messages:
             partition, offset = message.partition() or 0, message.offset() or 0
             ends[partition] = offset + 1
-            key = key_in(message)
+            key = self._key(topic, message)
             if key is not None and partition < 1 << _PARTITION_BITS:
                 keys.append(key)
                 places.append(number | partition << _OFFSET_BITS | offset)
@@ -128,3 +130,16 @@ class AnswerWatch:
             for partition, end in ends.items():
                 self._next[topic, partition] = end
             self._came.notify_all()
+
+    def _key(self, topic: str, message: Message) -> bytes | None:
+        try:
+            key = key_in(message)
+        except NO_HEADERS as error:
+            reason = f"a header's name is no text: {error.__cause__ or error}"
+        else:
+            # In `replies` stand the routers' words and the items of streams too; in `results` answers alone.
+            if key is not None or topic == self._topics[0]:
+                return key
+            reason = "it does not say which call it answers"
+        tally.pass_over(topic, message.partition() or 0, message.offset() or 0, reason)
+        return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from msgspec import structs
@@ -12,12 +13,12 @@ from easyremote.clock import now_ms, wall_ms
 from easyremote.errors import TopicError
 from easyremote.inference.balancer import Balancer, Choice
 from easyremote.inference.pools import Pools
-from easyremote.topics.admin import TopicAdmin
+from easyremote.tally import tally
+from easyremote.topics.admin import Held, TopicAdmin
 from easyremote.topics.catalog import NODES, inference_group
 from easyremote.topics.follower import follow_records
 from easyremote.topics.limits import shortened
 from easyremote.topics.records import Heartbeat, Reply, decode_heartbeat
-from easyremote.topics.tally import tally
 
 if TYPE_CHECKING:
     from easyremote.inference.session import CallOptions
@@ -56,7 +57,7 @@ class NodeWatch:
         self._settings = settings
         self._admin: TopicAdmin | None = None
         self._unsure: dict[str, tuple[Heartbeat, int]] = {}
-        self._pools = Pools(self._ask, self._look_again)
+        self._pools = Pools(self._ask, partial(self._look_again, answered=True))
         self._follower = follow_records(settings, NODES, decode_heartbeat, self._take, changed)
         self._started = True
 
@@ -147,19 +148,20 @@ class NodeWatch:
     def _is_live(self) -> bool:
         return self._started and self._follower.caught_up
 
-    def _ask(self, pool: str, told: Callable[[frozenset[int] | TopicError], None]) -> None:
+    def _ask(self, pool: str, told: Callable[[Held | TopicError], None]) -> None:
         if self._admin is None:
             self._admin = TopicAdmin(self._settings)
         self._admin.ask_held(inference_group(self._settings.namespace, pool), told)
 
-    def _look_again(self, pool: str) -> None:
+    def _look_again(self, pool: str, *, answered: bool = False) -> None:
         with self._lock:
             mine = {node_id: one for node_id, one in self._unsure.items() if one[0].pool == pool}
         for node_id, (beat, _) in mine.items():
-            served = self._pools.served(pool, beat.partitions)
-            if self._pools.wait_answered(0) and len(served) < len(beat.partitions):
-                unserved = sorted(set(beat.partitions) - set(served))[:10]
-                tally.pass_over(f"partitions of {node_id} in {NODES}", 0, None, f"nobody serves {unserved} of {pool!r}")
+            served = self._pools.served(pool, node_id, beat.partitions)
+            if answered and len(served) < len(beat.partitions):
+                others = sorted(set(beat.partitions) - set(served))[:10]
+                reason = f"{node_id!r} does not serve {others} of {pool!r}"
+                tally.pass_over(f"partitions of {node_id} in {NODES}", 0, None, reason)
             with self._lock:
                 known = self._heartbeats.get(node_id)
                 if served and known is not None and known[0].sent_ms == beat.sent_ms:
@@ -168,7 +170,7 @@ class NodeWatch:
                     self._heartbeats[node_id] = known
 
     def _checked(self, node_id: str, beat: Heartbeat, sent_ms: int) -> Heartbeat:
-        """Return a heartbeat with the partitions that somebody serves; it may be anybody's.
+        """Return a heartbeat with the partitions that its node serves; it may be anybody's.
 
         Raises
         ------
@@ -180,7 +182,7 @@ class NodeWatch:
         is_old = not self._is_live() and now_ms() - sent_ms > self._timeout_ms
         if beat.pool is None or not beat.partitions or is_old:
             return beat
-        served = self._pools.served(beat.pool, beat.partitions)
+        served = self._pools.served(beat.pool, node_id, beat.partitions)
         with self._lock:
             if len(served) == len(beat.partitions):
                 self._unsure.pop(node_id, None)

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from easyremote.topics.marks import FINGERPRINT, answer_key
-from easyremote.topics.tally import tally
-from easyremote.topics.wire import SENT_MS, headers_of, sent_header
+from easyremote.topics.wire import SENT_MS, given_headers, headers_of, sent_header
 
 if TYPE_CHECKING:
     from confluent_kafka import Message
@@ -50,20 +49,21 @@ def answer_in(message: Message, key: bytes) -> Answer | None:
 
     A router's word that no node was there is no result: the call may be tried once more.
     """
-    value, headers = message.value(), dict(headers_of(message))
-    sent = headers.get(SENT_MS)
+    value, sent = message.value(), dict(headers_of(message)).get(SENT_MS)  # where they are no text: without one
     if value is None or sent is None or key_in(message) != key:
         return None
     return Answer(value, sent)
 
 
 def key_in(message: Message) -> bytes | None:
-    """Return the `answer_key` of a record, or None if it is no node's answer."""
-    try:
-        key, given = message.key(), message.headers()
-    except UnicodeDecodeError as error:  # of a header's name: whoever may write there may write anything
-        tally.pass_over(message.topic() or "", message.partition() or 0, message.offset() or 0, error)
-        return None
+    """Return the `answer_key` of a record, or None if it is no node's answer.
+
+    Raises
+    ------
+    UnicodeDecodeError, SystemError
+        If a header's name is no text: whoever may write there may write anything.
+    """
+    key, given = message.key(), given_headers(message)
     if isinstance(key, bytes) and isinstance(given, list):
         for name, content in given:
             if name == FINGERPRINT and isinstance(content, bytes):

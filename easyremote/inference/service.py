@@ -21,6 +21,7 @@ from easyremote.inference.repeats import Repeats
 from easyremote.inference.retrying import FailedCalls, next_delay_ms
 from easyremote.inference.sender import ItemSender, ReplySender
 from easyremote.inference.suspects import Suspects
+from easyremote.tally import tally
 from easyremote.topics.catalog import inference_group, inference_topic
 from easyremote.topics.certain import CertainProducer
 from easyremote.topics.doneset import decode_done
@@ -32,7 +33,6 @@ from easyremote.topics.refusing import Refusal, Refusals
 from easyremote.topics.reply_topics import ReplyTopics
 from easyremote.topics.retry import ask_in_thread
 from easyremote.topics.source import BatchSource
-from easyremote.topics.tally import tally
 from easyremote.topics.wire import Call, MalformedCall, Origin, headers_of, read_call
 
 if TYPE_CHECKING:

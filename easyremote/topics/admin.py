@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -30,7 +30,7 @@ from easyremote.topics.retry import JUST_MADE, NO_LEADER, ask, passes
 if TYPE_CHECKING:
     from easyremote.settings import Settings
 
-__all__ = ["TopicAdmin", "answers", "wait_for_ends"]
+__all__ = ["Held", "TopicAdmin", "answers", "wait_for_ends"]
 
 log = structlog.get_logger(__name__)
 
@@ -47,6 +47,8 @@ _AGAIN_S = 0.5
 _SAY_EVERY = 20
 
 Answer = TypeVar("Answer")
+Held = Mapping[str, frozenset[int]]
+"""The numbers of the partitions that each member of a group holds, by the id of its client."""
 
 
 class TopicAdmin:
@@ -165,25 +167,28 @@ class TopicAdmin:
         except KafkaException as error:
             raise TopicError(f"the ends of partitions cannot be read: {error}") from error
 
-    def ask_held(self, group: str, told: Callable[[frozenset[int] | TopicError], None]) -> None:
-        """Have `told` called, on another thread, with the partitions that members of a group hold; none: no group.
+    def ask_held(self, group: str, told: Callable[[Held | TopicError], None]) -> None:
+        """Have `told` called, on another thread, with who holds which partitions in a group; nobody: no group.
 
-        They are the numbers, of whichever topics. Or it is told why that cannot be known. While the group's
-        coordinator is away nothing is told, and of some questions never.
+        Of whichever topics the partitions are. Or it is told why that cannot be known. While the group's coordinator is
+        away nothing is told, and of some questions never.
         """
 
         def done(future: Future[Any]) -> None:  # Any: the package's own description
+            held: dict[str, frozenset[int]] = {}
             try:
-                members = future.result().members
+                for one in future.result().members:
+                    numbers = frozenset(place.partition for place in one.assignment.topic_partitions)
+                    held[one.client_id] = held.get(one.client_id, frozenset()) | numbers
             except KafkaException as error:
                 code = error.args[0].code()
                 if code == KafkaError._TIMED_OUT:  # noqa: SLF001
                     # Not on this thread, which is the client's own.
                     LongThread(self._renew, "admin").start()
-                gone = code == KafkaError.GROUP_ID_NOT_FOUND
-                told(frozenset() if gone else TopicError(f"who is in group {group} cannot be read: {error}"))
-            else:
-                told(frozenset(place.partition for one in members for place in one.assignment.topic_partitions))
+                if code != KafkaError.GROUP_ID_NOT_FOUND:
+                    told(TopicError(f"who is in group {group} cannot be read: {error}"))
+                    return
+            told(held)
 
         asked = self._client.describe_consumer_groups([group], request_timeout=COORDINATOR_LIMIT_S)
         asked[group].add_done_callback(done)

@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from easyremote.clock import monotonic_s, now_ms
 from easyremote.errors import BrokerUnavailable, TopicError
+from easyremote.tally import tally
 from easyremote.topics.admin import TopicAdmin
 from easyremote.topics.atomic import AtomicWriter
 from easyremote.topics.catalog import DEAD_LETTERS, dead_letters_known, handled, handled_topic, record_topic_of
@@ -23,7 +24,7 @@ from easyremote.topics.changelog import read_latest
 from easyremote.topics.connection import confluent_config
 from easyremote.topics.deliveries import Output
 from easyremote.topics.letters import DeadLetter, letter_of, redriven_headers
-from easyremote.topics.limits import Unreadable, attempt
+from easyremote.topics.limits import Unreadable, attempt, shortened
 from easyremote.topics.records import encode
 from easyremote.topics.retry import JUST_MADE, ask
 
@@ -133,8 +134,15 @@ class DeadLetters:
     def handled(self) -> dict[str, Handled]:
         """Return what was done with which letter, by its id."""
         latest = read_latest(self._settings, self._handled, [0])[0]
-        known = {key.decode(errors="replace"): attempt(_decode_handled, value) for key, value in latest.items()}
-        return {key: one for key, one in known.items() if not isinstance(one, Unreadable)}
+        tally.read(self._handled, len(latest))
+        known: dict[str, Handled] = {}
+        for key, value in latest.items():
+            name, one = key.decode(errors="replace"), attempt(_decode_handled, value)
+            if isinstance(one, Unreadable):
+                tally.pass_over(self._handled, 0, None, f"{shortened(name, 100)!r}: {one.error}")
+            else:
+                known[name] = one
+        return known
 
     def matching(self, wanted: Wanted) -> Iterator[DeadLetter]:
         """Yield the letters that are wanted, oldest first, whether they are dealt with or not."""

@@ -13,12 +13,12 @@ from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, 
 
 from easyremote.clock import monotonic_s
 from easyremote.errors import TopicError
+from easyremote.tally import tally
 from easyremote.threads import LongThread, take_each
 from easyremote.topics.connection import confluent_config
 from easyremote.topics.known_brokers import KnownBrokers, hand_over
 from easyremote.topics.limits import Unreadable, attempt
 from easyremote.topics.retry import AWAY, JUST_MADE, ask
-from easyremote.topics.tally import tally
 
 if TYPE_CHECKING:
     from easyremote.settings import Settings
@@ -244,6 +244,7 @@ class Follower:
         good = [message for message in messages if self._is_record(message)]
         if good:
             take_each(self.topic, self._receive, good, _place)
+            tally.read(self.topic, len(good))
         if not self._behind:
             self._caught_up.set()
         if self._brokers.are_forgotten:

@@ -12,7 +12,8 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from easyremote.clock import monotonic_s
-from easyremote.threads import PASSED_OVER, LongThread
+from easyremote.tally import tally
+from easyremote.threads import LongThread
 from easyremote.topics.connection import confluent_config
 from easyremote.topics.known_brokers import KnownBrokers
 
@@ -107,8 +108,8 @@ class RecordReader:
         try:
             told(message)
         except Exception:
-            PASSED_OVER[place.topic] += 1
-            log.exception("a record is passed over", place=place, count=PASSED_OVER[place.topic])
+            count = tally.count(f"records of {place.topic} that were looked up")
+            log.exception("a record is passed over", place=place, count=count)
             if message is not None:
                 self._tell_one(place, told, None)  # one that nobody can take is none
 

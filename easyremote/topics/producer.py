@@ -16,7 +16,8 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from easyremote.clock import monotonic_s
 from easyremote.errors import BrokerUnavailable, EasyRemoteError, PayloadTooLarge, TopicError
-from easyremote.threads import PASSED_OVER, LongThread
+from easyremote.tally import tally
+from easyremote.threads import LongThread
 from easyremote.topics.catalog import LARGEST_RECORD_BYTES
 from easyremote.topics.connection import confluent_config
 from easyremote.topics.known_brokers import KnownBrokers
@@ -355,8 +356,8 @@ class RecordProducer:
             try:
                 line.poll(_POLL_S)
             except Exception:  # of whoever was told of a record: the others must be told all the same
-                PASSED_OVER["delivery reports"] += 1
-                log.exception("who is told of a record's delivery has failed", count=PASSED_OVER["delivery reports"])
+                count = tally.count("delivery reports")
+                log.exception("who is told of a record's delivery has failed", count=count)
             if self._again:
                 self._send_again()
             time.sleep(self._rest_s)  # an event's timed wait costs ten times as much, and this is all the time

@@ -31,6 +31,7 @@ __all__ = [
     "Claim",
     "Death",
     "ErrorBody",
+    "Followed",
     "FunctionInfo",
     "GpuState",
     "Heartbeat",
@@ -212,6 +213,14 @@ class GpuState(Struct, frozen=True):
     """None: the driver does not say."""
 
 
+class Followed(Struct, frozen=True):
+    """How many records of a topic for the system's own use a process has read; the rest of them it has heeded."""
+
+    read: Count = 0
+    passed_over: Count = 0
+    """Those that are none of ours."""
+
+
 class Heartbeat(Struct, frozen=True, kw_only=True):
     """Value of a record on `nodes`, keyed by `node_id`: what a worker is doing right now.
 
@@ -245,7 +254,9 @@ class Heartbeat(Struct, frozen=True, kw_only=True):
     dead_letters: Count = 0
     """Records that this process has made dead letters of, as none of what their topics are for."""
     passed_over: Count = 0
-    """Records of the system's own topics that it could not use."""
+    """Records of the system's own topics, orders and reports that it could not use."""
+    followed: Annotated[dict[TopicName, Followed], Meta(max_length=1_000)] = {}
+    """By topic, without the namespace: what this process has read for the system's own use."""
 
 
 class FunctionInfo(Struct, frozen=True, kw_only=True):

@@ -41,6 +41,7 @@ __all__ = [
     "CORRELATION_ID",
     "DEADLINE_MS",
     "IN_FLIGHT",
+    "NO_HEADERS",
     "REPLY_PARTITION",
     "REPLY_TOPIC",
     "ROUTED_MS",
@@ -52,6 +53,7 @@ __all__ = [
     "Headers",
     "MalformedCall",
     "Origin",
+    "given_headers",
     "headers_of",
     "parse_call",
     "read_call",
@@ -302,7 +304,9 @@ def sent_header(sent_ms: float) -> bytes:
 
 # Where a name is no UTF-8 the client returns a list with a hole in it, and an error that is set. An ordinary call that
 # has become hot does not look at that, and the process ends when the hole is used; a call from C does look.
-_given_headers: Callable[[Message], Any] = methodcaller("headers")
+given_headers: Callable[[Message], Any] = methodcaller("headers")
+"""What the client gives of a record's headers: a list, or None; where a name is no text it raises a `NO_HEADERS`."""
+NO_HEADERS = (UnicodeDecodeError, SystemError)
 
 
 def headers_of(message: Message) -> list[tuple[str, bytes]]:
@@ -311,8 +315,8 @@ def headers_of(message: Message) -> list[tuple[str, bytes]]:
     Where a name is no UTF-8 the client gives none of them: then one header says so, and the record is no call.
     """
     try:
-        given = _given_headers(message) or ()
-    except (UnicodeDecodeError, SystemError) as error:
+        given = given_headers(message) or ()
+    except NO_HEADERS as error:
         told = [(_LOST_HEADERS, f"a header's name is no UTF-8: {error.__cause__ or error}".encode())]
         message.set_headers(told)  # type: ignore[arg-type]  # what the client has made of them must not be looked at
         return told

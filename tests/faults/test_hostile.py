@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-import grammar
 import hostile
 import pytest
 from easyremote import CallOptions, Client
 from easyremote.settings import Settings
 from hostile import Hostile
 from system import system
-from unkind import await_dealt_with, letters_of, places_of, produce, produce_nameless, require_all_works
-from workers import tail
+from unkind import letters_of, produce, produce_nameless, require_all_works
 
 pytestmark = [pytest.mark.broker, pytest.mark.faults, pytest.mark.timeout(180)]
 
 EVERYTHING = "router,streams,inference"
 FINE = {"fine", "5 MB by zstd", "an unknown field nested 2,000 deep"}
 """Readings that may be read: nobody looks at what is beside their fields."""
-SEED, RECORDS = 11, 5_000
-GROUPS = {
-    "router": "requests",
-    "inference.general": "inference.general",
-    "streams": "readings",
-    "pipeline.orders.takings": "orders",
-}
-"""Which group has to have committed all of which topic: it commits what is answered, or a dead letter, and no more."""
 WORKER = {
     "EASYREMOTE_PIPELINES": "piped",
     "EASYREMOTE_MODEL_CLASSES": "versioned:Another",
@@ -87,44 +80,46 @@ def test_no_record_of_44_kinds_ends_a_worker_and_each_is_accounted_for(settings:
         require_all_works(settings, list(running.processes.values()), tmp_path)
 
 
-def test_a_forged_quick_node_of_a_pool_that_nobody_serves_draws_no_call(settings: Settings) -> None:
-    forged = next(one for one in hostile.heartbeats() if one.kind == "a pool that nobody serves")
+@contextmanager
+def _forging(settings: Settings, **told: Any) -> Iterator[None]:
+    """Tell of a quick node that is none, ten times a second, until the block ends."""
+    forged = hostile.fine_heartbeat(functions=["echo"], cost_ms={"echo": 0.001}, **told)
     stop = threading.Event()
 
     def forge() -> None:
         while not stop.wait(0.1):
-            produce(settings, [forged._replace(value=(forged.value or b"").replace(b'"stamp"', b'"echo"'))])
+            produce(settings, [forged])
 
+    forger = threading.Thread(target=forge)
+    forger.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        forger.join()
+
+
+def _require_answers(settings: Settings, calls: int) -> None:
+    with Client(settings) as client, Client(settings, direct=True) as direct:
+        for number in range(calls):
+            asked, text = direct if number % 2 else client, str(number)
+            assert asked.call("echo", text, options=CallOptions(timeout_s=5)) == text
+
+
+def test_a_forged_quick_node_of_a_pool_that_nobody_serves_draws_no_call(settings: Settings) -> None:
     with system(settings, functions="served") as running:
         running.launch("one", "router", "inference")
         running.await_up("one")
-        forger = threading.Thread(target=forge)
-        forger.start()
-        try:
-            with Client(settings) as client, Client(settings, direct=True) as direct:
-                for number in range(40):
-                    text = str(number)
-                    assert (direct if number % 2 else client).call(
-                        "echo", text, options=CallOptions(timeout_s=5)
-                    ) == text
-        finally:
-            stop.set()
-            forger.join()
+        with _forging(settings, pool="ghosts"):
+            _require_answers(settings, 40)
 
 
-def test_thousands_of_records_by_the_grammar_end_no_worker_and_all_are_dealt_with(
-    settings: Settings, tmp_path: Path
-) -> None:
+def test_a_forged_quick_node_that_names_another_s_partitions_draws_no_call(settings: Settings) -> None:
     with system(settings, functions="served") as running:
-        running.launch("one", *EVERYTHING.split(","), **WORKER)
-        running.await_up("one")
-        process = running.processes["one"].pid
-        # Of the topics for the system's own use many records say the same: enough is enough.
-        produce(settings, grammar.records(SEED, RECORDS))
-        require_all_works(settings, list(running.processes.values()), tmp_path)
-        await_dealt_with(settings, GROUPS)
-        with tail(settings, "requests.dlq") as dead:
-            assert dead.caught_up()
-            assert {place: count for place, count in places_of(settings, dead.messages).items() if count > 1} == {}
-        assert running.processes["one"].pid == process
-        assert running.processes["one"].poll() is None
+        running.launch("one", "router", "inference")
+        running.launch("two", "inference", EASYREMOTE_FUNCTIONS="marking")
+        running.await_up("one", "two")
+        other = next(beat for beat in running.view() if beat.node_id == "two")
+        # Who reads those partitions has no such function, and passes each call on to the router, which chose it.
+        with _forging(settings, partitions=other.partitions):
+            _require_answers(settings, 40)

@@ -110,12 +110,21 @@ def odd_readings(topic: str = "readings") -> list[Hostile]:
     ]
 
 
+_HEARTBEAT: dict[str, Any] = {
+    "node_id": "forged", "sent_ms": NOW_MS, "roles": ["inference"], "ready": ["inference"], "node_type": "general",
+    "pool": "general", "partitions": [0], "functions": ["stamp"], "cost_ms": {"stamp": 0.001},
+}  # fmt: skip
+
+
+def fine_heartbeat(**fields: Any) -> Hostile:
+    """Return a heartbeat with nothing wrong but that its node is none; `fields` are others than usual."""
+    told = _HEARTBEAT | fields
+    return Hostile("nodes", "forged", _json(**told), told["node_id"].encode())
+
+
 def heartbeats() -> list[Hostile]:
     """Return what is wrong with a heartbeat; the key is its node's id where it has one."""
-    fine: dict[str, Any] = {
-        "node_id": "forged", "sent_ms": NOW_MS, "roles": ["inference"], "ready": ["inference"], "node_type": "general",
-        "pool": "general", "partitions": [0], "functions": ["stamp"], "cost_ms": {"stamp": 0.001},
-    }  # fmt: skip
+    fine = _HEARTBEAT
     bodies = {
         "nested": b'{"x":' + DEEP + b"}",
         "nested and unterminated": b'{"x":' + UNTERMINATED,

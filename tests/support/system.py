@@ -37,8 +37,7 @@ class System:
             self._settings,
             EASYREMOTE_ROLES=",".join(roles),
             EASYREMOTE_NODE_ID=node_id,
-            EASYREMOTE_FUNCTIONS=self._functions,
-            **environment,
+            **{"EASYREMOTE_FUNCTIONS": self._functions} | environment,
         )
 
     def start(self, node_id: str, *roles: str, **environment: str) -> None:
@@ -66,6 +65,10 @@ class System:
             ended = {name for name, one in self.processes.items() if one.poll() is not None} - self._ended
             assert not ended, f"these workers ended on their own: {ended}"
             self._beat.wait(0.5)
+
+    def view(self) -> list[Heartbeat]:
+        """Return the live heartbeats."""
+        return self._watch.live()
 
     def kill(self, node_id: str) -> float:
         """End a worker as a crash would; return when, by the monotonic clock, s."""

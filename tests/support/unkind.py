@@ -10,7 +10,7 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,7 @@ from confluent_kafka import KafkaError, Message, Producer
 from easyremote import CallOptions, Client
 from easyremote.cli import app
 from easyremote.settings import Settings, load_settings
-from easyremote.topics.admin import TopicAdmin
 from easyremote.topics.letters import letter_of
-from easyremote.topics.transactions import committed_offsets
 from hostile import Hostile
 from typer.testing import CliRunner
 from workers import tail
@@ -75,8 +73,8 @@ def produce(settings: Settings, records: Iterable[Hostile], partition: int | Non
     return found
 
 
-def produce_nameless(settings: Settings, topic: str, value: bytes) -> None:
-    """Send a record with a header whose name is no UTF-8, by the C library itself."""
+def produce_nameless(settings: Settings, topic: str, value: bytes, times: int = 1) -> None:
+    """Send records with a header whose name is no UTF-8, by the C library itself."""
     folder = Path(confluent_kafka.__file__).parent.parent / "confluent_kafka.libs"
     library = ctypes.CDLL(str(next(folder.glob("librdkafka*"))))
     library.rd_kafka_conf_new.restype = library.rd_kafka_new.restype = ctypes.c_void_p
@@ -87,8 +85,9 @@ def produce_nameless(settings: Settings, topic: str, value: bytes) -> None:
     name = ctypes.c_char_p((settings.namespace + topic).encode())
     content = ctypes.c_char_p(value), ctypes.c_size_t(len(value))
     header = ctypes.c_char_p(b"\xff\xfe"), ctypes.c_char_p(b"1"), ctypes.c_ssize_t(1)
-    sent = library.rd_kafka_producev(client, _TOPIC, name, _FLAGS, _COPY, _VALUE, *content, _HEADER, *header, _END)
-    assert sent == 0
+    for _ in range(times):
+        sent = library.rd_kafka_producev(client, _TOPIC, name, _FLAGS, _COPY, _VALUE, *content, _HEADER, *header, _END)
+        assert sent == 0
     assert library.rd_kafka_flush(client, 10_000) == 0
     library.rd_kafka_destroy(client)
 
@@ -110,19 +109,6 @@ def places_of(settings: Settings, messages: Sequence[Message]) -> Counter[Place]
         name, partition, offset = letter.source.rsplit("/", 2)
         found[name.removeprefix(settings.namespace), int(partition), int(offset)] += 1
     return found
-
-
-def await_dealt_with(settings: Settings, groups: Mapping[str, str]) -> None:
-    """Wait until these groups have committed all that stands in these topics."""
-    admin, prefix = TopicAdmin(settings), settings.namespace
-    partitions = admin.partitions()
-    deadline = time.monotonic() + PATIENCE_S
-    for group, topic in groups.items():
-        places = [(prefix + topic, number) for number in range(partitions[prefix + topic])]
-        ends = {place: end for place, end in admin.ends(places).items() if end}
-        while (stand := committed_offsets(settings, f"{prefix}easyremote.{group}", list(ends))) != ends:
-            assert time.monotonic() < deadline, f"{group} stands at {stand}, and {topic} ends at {ends}"
-            threading.Event().wait(0.2)
 
 
 def require_all_works(settings: Settings, workers: Sequence[subprocess.Popen[bytes]], folder: Path) -> None:

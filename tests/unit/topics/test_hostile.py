@@ -9,6 +9,7 @@ import pytest
 from easyremote.agents.arrived import decode_arrived
 from easyremote.agents.streams import decode_readings
 from easyremote.inference.results import answer_in
+from easyremote.tally import Tally
 from easyremote.topics import records
 from easyremote.topics.dead_letters import _decode_handled
 from easyremote.topics.deliveries import Output
@@ -18,7 +19,6 @@ from easyremote.topics.limits import MAX_CORRELATION_BYTES, Unreadable, attempt,
 from easyremote.topics.model_control import decode_order
 from easyremote.topics.odd_records import LARGEST_VALUE_BYTES, Place, fitting, late_record
 from easyremote.topics.records import RecordRef
-from easyremote.topics.tally import Tally
 from easyremote.topics.wire import Call, MalformedCall, Origin, headers_of, read_call
 from hostile import Hostile, nameless, sent
 
@@ -187,6 +187,10 @@ def test_dead_letters_alone_are_told_once_until_something_good_comes(capsys: pyt
     for offset in range(1_000):
         counted.pass_over("nodes", 0, offset, "no JSON")
     assert counted.passed_over == 1_000
+    assert counted.followed() == {}
+    counted.read("nodes", 1_200)
+    counted.read("models", 3)
+    assert counted.followed() == {"nodes": (1_200, 1_000), "models": (3, 0)}
     assert capsys.readouterr().out.count("passed over") == 1
 
 
