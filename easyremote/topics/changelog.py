@@ -22,7 +22,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-d
 from easyremote.clock import monotonic_s
 from easyremote.errors import BrokerUnavailable, TopicError
 from easyremote.threads import LongThread, Restarts
-from easyremote.topics.connection import confluent_config
+from easyremote.topics.connection import END_IS_TOLD_SOON, confluent_config
 from easyremote.topics.known_brokers import KnownBrokers, hand_over
 from easyremote.topics.retry import NO_LEADER, ask
 
@@ -49,6 +49,10 @@ class Copy:
 
     latest: MutableMapping[bytes, bytes] = field(default_factory=dict)
     next_offset: int = OFFSET_BEGINNING
+
+    def is_at(self, end: int) -> bool:
+        """Say whether nothing stands between this copy and an end of the partition."""
+        return end in {0, self.next_offset} and self.next_offset <= end
 
     def take(self, message: Message) -> None:
         """Take a record in; one without a value forgets its key."""
@@ -93,12 +97,15 @@ def catch_up(settings: Settings, topic: str, copies: Mapping[int, Copy]) -> int:
     TopicError
         If the topic cannot be read.
     """
-    behind = _ends(settings, topic, tuple(copies))
-    consumer = _reader(settings)
+    ends = _ends(settings, topic, tuple(copies))
+    behind = {number: end for number, end in ends.items() if not copies[number].is_at(end)}
+    if not behind:
+        return 0
+    consumer = _reader(settings, END_IS_TOLD_SOON)
     read, began = 0, monotonic_s()
     heard = told = began
     try:
-        consumer.assign([TopicPartition(topic, number, copy.next_offset) for number, copy in copies.items()])
+        consumer.assign([TopicPartition(topic, number, copies[number].next_offset) for number in behind])
         while behind:
             messages = consumer.consume(_AT_ONCE, _WAIT_S)
             now = monotonic_s()
@@ -155,7 +162,7 @@ class Standby:
         self._stopping = threading.Event()
         self._settings = settings
         self._brokers = KnownBrokers()
-        self._consumer = _reader(settings, self._brokers)
+        self._consumer = _reader(settings, self._brokers.client)
         try:
             partitions = ask(
                 f"to stand by for {topic}",
@@ -243,14 +250,14 @@ class Standby:
     def _begin_anew(self) -> None:
         log.warning("this client has forgotten every broker; another one stands by", topic=self._topic)
         former, self._brokers = self._consumer, KnownBrokers()
-        self._consumer = _reader(self._settings, self._brokers)
+        self._consumer = _reader(self._settings, self._brokers.client)
         hand_over(former, self._consumer, [TopicPartition(self._topic, one, OFFSET_BEGINNING) for one in self._copies])
 
 
-def _reader(settings: Settings, brokers: KnownBrokers | None = None) -> Consumer:
+def _reader(settings: Settings, besides: dict[str, Any]) -> Consumer:  # Any: librdkafka's settings
     return Consumer(
         confluent_config(settings)
-        | ({} if brokers is None else brokers.client)
+        | besides
         | {
             "group.id": f"{settings.node_id}-changelog",  # asked for by the client, never joined
             "enable.auto.commit": False,

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from easyremote.settings import Settings
 
-__all__ = ["COORDINATOR_LIMIT_S", "confluent_config", "faust_broker_url", "faust_credentials"]
+__all__ = ["COORDINATOR_LIMIT_S", "END_IS_TOLD_SOON", "confluent_config", "faust_broker_url", "faust_credentials"]
 
 COORDINATOR_LIMIT_S = 3_600.0
 """The time limit of every administrative request to a group's coordinator: the longest that librdkafka takes.
@@ -21,6 +21,9 @@ COORDINATOR_LIMIT_S = 3_600.0
 One that runs out while the coordinator is away ends the process when that is back (decision 20). Who asks waits for
 less, and lets the client go: a request that is given up together with its client harms nobody.
 """
+
+END_IS_TOLD_SOON = {"fetch.wait.max.ms": 10}
+"""For who reads to an end once: a partition's is told by a fetch that finds nothing, which waits half a second else."""
 
 
 def confluent_config(settings: Settings) -> dict[str, Any]:

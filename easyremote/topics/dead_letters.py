@@ -21,7 +21,7 @@ from easyremote.topics.admin import TopicAdmin
 from easyremote.topics.atomic import AtomicWriter
 from easyremote.topics.catalog import DEAD_LETTERS, dead_letters_known, handled, handled_topic, record_topic_of
 from easyremote.topics.changelog import read_latest
-from easyremote.topics.connection import confluent_config
+from easyremote.topics.connection import END_IS_TOLD_SOON, confluent_config
 from easyremote.topics.deliveries import Output
 from easyremote.topics.letters import DeadLetter, letter_of, redriven_headers
 from easyremote.topics.limits import Unreadable, attempt, shortened
@@ -273,6 +273,7 @@ class DeadLetters:
 def _reader(settings: Settings) -> closing[Consumer]:
     consumer = Consumer(
         confluent_config(settings)
+        | END_IS_TOLD_SOON
         | {
             "group.id": f"{settings.node_id}-dead-letters",  # asked for by the client, never joined
             "enable.auto.commit": False,

@@ -9,7 +9,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartiti
 
 from easyremote.clock import monotonic_s
 from easyremote.errors import BrokerUnavailable, TopicError
-from easyremote.topics.connection import confluent_config
+from easyremote.topics.connection import END_IS_TOLD_SOON, confluent_config
 
 if TYPE_CHECKING:
     from confluent_kafka import Message
@@ -44,6 +44,7 @@ def read_history(settings: Settings, topic: str, partition: int) -> Iterator[lis
     """
     consumer = Consumer(
         confluent_config(settings)
+        | END_IS_TOLD_SOON
         | {
             "group.id": f"{settings.node_id}-history",  # asked for by the client, never joined
             "enable.auto.commit": False,
