@@ -8,9 +8,11 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
+from chaos import large
 from chaos.plan import OWN_TOPICS, SHARED, Plan
 from chaos.producing import flush, producer
 from chaos.system import now_ms
@@ -19,11 +21,14 @@ SENDING = "chaos_sending"
 """Header of a sending: its number."""
 PASSED, TIGHT, EXHAUSTED = "passed", "tight", "exhausted"
 MALFORMED, UNKNOWN, UNHEARD = "malformed", "unknown", "unheard"
+STREAMED, WEIGHS = "streamed", "weighs"
 _KINDS = {
     "note": 46,
     "later": 12,
     "slow": 8,
     "which": 8,
+    STREAMED: 5,
+    WEIGHS: 3,
     "fails": 5,
     "flaky": 5,
     TIGHT: 4,
@@ -34,7 +39,10 @@ _KINDS = {
     EXHAUSTED: 1,
 }
 """Shares of the kinds of calls. `tight` and `passed` have deadlines that may and must pass; `unheard` is malformed and
-says not where its reply goes; `exhausted` fails at every try."""
+says not where its reply goes; `exhausted` fails at every try; `streamed` has its items one by one; `weighs` has an
+argument that is too large for where it travels by default."""
+_SENT_AGAIN = {"note", "later", "slow", "which", STREAMED, WEIGHS}
+_TRACED = 0.8
 _DUPLICATED = 0.06
 _REPEATED_S = 6.0
 
@@ -52,6 +60,15 @@ class Call:
     number: int
     failures: int = 0
     """How often it fails before it does not."""
+    items: int = 0
+    """How many a stream has."""
+    size: int = 0
+    """Letters of its large argument."""
+
+    @property
+    def trace(self) -> bytes | None:
+        """The trace context that each of its replies must bring back."""
+        return dict(self.headers).get("traceparent")
 
 
 @dataclass
@@ -85,8 +102,34 @@ def _body(kind: str, call_id: str, number: int, chance: random.Random) -> tuple[
     return {"function": kind, "args": [call_id]}, 0
 
 
-def make(number: int, chance: random.Random) -> Call:
+def _streamed(call_id: str, number: int, chance: random.Random) -> tuple[dict[str, Any], int]:
+    """Return a request for a stream, and how many items it has: more than may be on their way at once, too."""
+    items, pause_ms = chance.choice([(0, 0), (1, 5), (7, 0), (10, 40), (30, 20), (150, 0)])
+    body = {"function": chance.choice(["counts", "ticks"]), "args": [call_id, number, items, pause_ms], "stream": True}
+    return body, items
+
+
+def _weighs(call_id: str, number: int, chance: random.Random, blobs: Path) -> tuple[dict[str, Any], int]:
+    """Return a request with a large argument, in the record or in the store, and how large that is."""
+    size = chance.randrange(270_000, 400_000)
+    returned = chance.random() < 0.5
+    body: dict[str, Any] = {"function": WEIGHS, "args": [call_id, number, large.text_of(call_id, size), returned]}
+    if chance.random() < 0.7:
+        body["claims"] = [large.put(blobs, body["args"][large.ARGUMENT])]
+        body["args"][large.ARGUMENT] = None
+    return body | ({"claim_result": True} if chance.random() < 0.7 else {}), size
+
+
+def make(number: int, chance: random.Random, blobs: Path) -> Call:
     """Return a call of a kind and with a way for its reply that are left to chance."""
+    call = _make(number, chance, blobs)
+    if chance.random() >= _TRACED:
+        return call
+    trace = f"00-{chance.getrandbits(128):032x}-{chance.getrandbits(64):016x}-01"
+    return replace(call, headers=[*call.headers, ("traceparent", trace.encode())])
+
+
+def _make(number: int, chance: random.Random, blobs: Path) -> Call:
     (kind,) = chance.choices(list(_KINDS), list(_KINDS.values()))
     call_id = f"{number}-{uuid.UUID(int=chance.getrandbits(128)).hex}"
     topic = chance.choice([SHARED, *OWN_TOPICS])
@@ -94,11 +137,17 @@ def make(number: int, chance: random.Random) -> Call:
         value = chance.choice([b"", b"no json", b'{"function": "note"', b'{"args": [1]}', b"[]", b'{"function": 7}'])
         headers = [] if kind == UNHEARD else _by_header(call_id, topic)
         return Call(call_id, kind, topic, value, headers, number)
-    body, failures = _body(kind, call_id, number, chance)
-    if chance.random() < 0.5:
-        return Call(call_id, kind, topic, json.dumps(body).encode(), _by_header(call_id, topic), number, failures)
-    body |= {"id": call_id} | ({} if topic == SHARED else {"reply_to": topic})
-    return Call(call_id, kind, topic, json.dumps(body).encode(), [], number, failures)
+    failures = items = size = 0
+    if kind == STREAMED:
+        body, items = _streamed(call_id, number, chance)
+    elif kind == WEIGHS:
+        body, size = _weighs(call_id, number, chance, blobs)
+    else:
+        body, failures = _body(kind, call_id, number, chance)
+    headers = _by_header(call_id, topic) if chance.random() < 0.5 else []
+    if not headers:
+        body |= {"id": call_id} | ({} if topic == SHARED else {"reply_to": topic})
+    return Call(call_id, kind, topic, json.dumps(body).encode(), headers, number, failures, items, size)
 
 
 def _by_header(call_id: str, topic: str) -> list[tuple[str, bytes]]:
@@ -143,9 +192,9 @@ class CallLoad:
         while not self._stopping.is_set():
             due = int((time.monotonic() - began) * self._plan.calls_per_s)
             while number < due:
-                call = make(number, self._chance)
+                call = make(number, self._chance, self._plan.blobs)
                 self._send(call)
-                if call.kind in {"note", "later", "slow", "which"} and self._chance.random() < _DUPLICATED:
+                if call.kind in _SENT_AGAIN and self._chance.random() < _DUPLICATED:
                     for _ in range(self._chance.choice([1, 1, 2])):
                         self._again.append((time.monotonic() + self._chance.random() * _REPEATED_S, call))
                 number += 1

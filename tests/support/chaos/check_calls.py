@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from chaos.calls import EXHAUSTED, MALFORMED, PASSED, SENDING, TIGHT, UNHEARD, UNKNOWN, Call, Sending
+from confluent_kafka import Message
+
+from chaos import check_items, large
+from chaos.answers import LETTERED, SUSPECTED, Final, fits
+from chaos.calls import EXHAUSTED, MALFORMED, PASSED, SENDING, STREAMED, TIGHT, UNHEARD, UNKNOWN, Call, Sending
+from chaos.check_items import Item
 from chaos.nemesis import BROKER, Fault
 from chaos.plan import OWN_TOPICS, ROUTERS, SHARED
 from chaos.topics import headers, read
@@ -19,33 +23,6 @@ _SETTLES_MS = 4_000
 """What a fault leads to elsewhere, such as a session that runs out, may come so much later."""
 _KNOWN_MS = 500
 """What one node has answered, the others know by then."""
-_DEADLINE = {"DeadlineExceeded", "NoNodeAvailable"}
-_ERRORS = {
-    "fails": {"ValueError"},
-    UNKNOWN: {"UnknownFunction"},
-    MALFORMED: {"MalformedRequest"},
-    PASSED: _DEADLINE,
-    EXHAUSTED: {"ConnectionError", *_DEADLINE},
-}
-"""What a call of a kind must end with; of the other kinds a result."""
-_LETTERED = {UNKNOWN, MALFORMED, UNHEARD}
-"""Kinds of which each sending is a dead letter, once."""
-_SUSPECTED = "CrashSuspect"
-"""The answer to a call that was alone under way at two deaths: a kill counts as one."""
-
-
-@dataclass(frozen=True)
-class Final:
-    """One final reply."""
-
-    id: str
-    topic: str
-    at_ms: int
-    status: str
-    told: str
-    """Result or error, as text to be compared."""
-    error: str | None
-    body: dict[str, Any]
 
 
 @dataclass
@@ -69,13 +46,15 @@ class Calls:
     """Dead letters by the number of the sending, of records that are dead letters as they came."""
     given_up: Counter[str]
     """Dead letters by the id of the call, of those that were on their way."""
+    items: dict[str, list[Item]] = field(default_factory=lambda: defaultdict(list))
+    """What streams have told, in order: items, and final replies."""
     unclear: set[str] = field(default_factory=set)
     """Ids of which the broker may or may not have a sending."""
     strange: list[str] = field(default_factory=list)
     """Records that no call explains."""
 
 
-def gather(servers: str, sendings: Sequence[Sending], journal: Path) -> Calls:
+def gather(servers: str, sendings: Sequence[Sending], journal: Path, blobs: Path) -> Calls:
     """Read what the topics and the journal say of the calls."""
     found = Calls({}, defaultdict(list), defaultdict(list), runs_of(journal), Counter(), Counter())
     for one in sendings:
@@ -85,11 +64,8 @@ def gather(servers: str, sendings: Sequence[Sending], journal: Path) -> Calls:
         else:
             found.unclear.add(one.call.id)
     for topic in (SHARED, *OWN_TOPICS):
-        for final in _finals(servers, topic):
-            if final.id in found.calls:
-                found.finals[final.id].append(final)
-            else:
-                found.strange.append(f"in {topic}: {final.id} {final.status} {final.told[:200]}")
+        for message in read(servers, topic):
+            _take(found, topic, message, blobs)
     for message in read(servers, "requests.dlq"):
         said = headers(message)
         call_id = said.get("easyremote_id", b"").decode(errors="replace")
@@ -102,14 +78,25 @@ def gather(servers: str, sendings: Sequence[Sending], journal: Path) -> Calls:
     return found
 
 
-def _finals(servers: str, topic: str) -> Iterator[Final]:
-    for message in read(servers, topic):
-        body = json.loads(message.value() or b"")
-        if body.get("final") is False:
-            continue
-        error = body.get("error") or {}
-        told = json.dumps(body.get("result"), sort_keys=True) if body["status"] == "ok" else str(error.get("type"))
-        yield Final(body["id"], topic, message.timestamp()[1], body["status"], told, error.get("type"), body)
+def _take(found: Calls, topic: str, message: Message, blobs: Path) -> None:
+    body = json.loads(message.value() or b"")
+    call = found.calls.get(body["id"])
+    if call is None:
+        found.strange.append(f"in {topic}: {body!r:.200}")
+        return
+    trace = headers(message).get("traceparent")
+    if call.kind == STREAMED or "seq" in body:
+        found.items[call.id].append(
+            Item(body.get("seq"), body.get("final", True), body["status"], body.get("result"), trace)
+        )
+    if body.get("final") is False:
+        return
+    if "result_claim" in body:
+        body["result"] = large.get(blobs, body["result_claim"])
+    error = body.get("error") or {}
+    told = json.dumps(body.get("result"), sort_keys=True) if body["status"] == "ok" else str(error.get("type"))
+    kind = error.get("type")
+    found.finals[call.id].append(Final(call.id, topic, message.timestamp()[1], body["status"], told, kind, body, trace))
 
 
 def runs_of(journal: Path) -> dict[str, list[Run]]:
@@ -128,9 +115,9 @@ def judge(found: Calls, faults: Sequence[Fault], versions: set[str]) -> Verdict:
         "lost",
         "double",
         "contradicted",
-        "contradicted, both sendings ran at once",
         "astray",
         "wrong",
+        "traceparent not brought back",
         "ran again without a fault",
     ):
         verdict.find(name, [])
@@ -138,6 +125,7 @@ def judge(found: Calls, faults: Sequence[Fault], versions: set[str]) -> Verdict:
         if call_id not in found.unclear:
             _judge_replies(verdict, found, call)
             _judge_letters(verdict, found, call)
+        check_items.judge(verdict, call, found.items.get(call_id, []), len(found.runs.get(call_id, [])))
         _judge_content(verdict, call, found.finals.get(call_id, []), versions)
         _judge_runs(verdict, found, call, faults)
     verdict.find("records that no call explains", found.strange)
@@ -154,14 +142,13 @@ def _judge_replies(verdict: Verdict, found: Calls, call: Call) -> None:
         verdict.find("lost", [f"{where}, runs {runs}"] * (expected - len(finals)))
     if len(finals) > expected:
         verdict.find("double", [f"{where}, runs {runs}"] * (len(finals) - expected))
-    if len({one.told for one in finals}) > 1:
-        together = "contradicted, both sendings ran at once" if _together(found, call) else "contradicted"
-        verdict.find(together, [f"{where}, runs {runs}"])
+    if len({one.told for one in finals}) > 1 and not _together(found, call):
+        verdict.find("contradicted", [f"{where}, runs {runs}"])
     verdict.find("astray", [f"{where} in {one.topic}" for one in finals if one.topic != call.topic])
 
 
 def _together(found: Calls, call: Call) -> bool:
-    """Say whether a call was sent again before it was known to be answered."""
+    """Say whether a call was sent again and run again before it was known to be answered: then answers may differ."""
     begun = sorted(one.at_ms for one in found.runs.get(call.id, []))
     answered = min(one.at_ms for one in found.finals[call.id])
     return len(found.sent[call.id]) > 1 and len(begun) > 1 and begun[1] < answered + _KNOWN_MS
@@ -173,34 +160,20 @@ def _judge_letters(verdict: Verdict, found: Calls, call: Call) -> None:
     counts = Counter({one.number: found.letters[one.number] for one in sent})
     total = counts.total() + found.given_up[call.id]
     told = f"{_told_of(call)}, errors {errors}: {dict(counts)} and {found.given_up[call.id]}"
-    wanted = len(sent) if call.kind in _LETTERED else int("ConnectionError" in errors and call.kind == EXHAUSTED)
+    wanted = len(sent) if call.kind in LETTERED else int("ConnectionError" in errors and call.kind == EXHAUSTED)
     if total < wanted:
         verdict.find("dead letters missing", [told])
-    if total > max(wanted, int(_SUSPECTED in errors or call.kind == EXHAUSTED)):
+    if total > max(wanted, int(SUSPECTED in errors or call.kind == EXHAUSTED)):
         verdict.find("dead letters too many", [told])
 
 
 def _judge_content(verdict: Verdict, call: Call, finals: Sequence[Final], versions: set[str]) -> None:
     for final in finals:
-        if not _fits(call, final, versions):
+        if final.trace != call.trace:
+            told = f"{_told_of(call)}: {final.trace!r}, not {call.trace!r}, with {final.error or 'ok'}"
+            verdict.find("traceparent not brought back", [told])
+        if not fits(call, final, versions):
             verdict.find("wrong", [f"{_told_of(call)}: {json.dumps(final.body)[:400]}"])
-
-
-def _fits(call: Call, final: Final, versions: set[str]) -> bool:
-    if final.error == _SUSPECTED:
-        return call.kind not in _LETTERED
-    if call.kind in _ERRORS:
-        return final.error in _ERRORS[call.kind]
-    if call.kind == TIGHT and final.error in _DEADLINE:
-        return True
-    result = final.body.get("result")
-    if final.status != "ok" or not isinstance(result, dict):
-        return False
-    if call.kind == "which":
-        answer = result.get("result")
-        version = final.body.get("model_version")
-        return answer == {"call": call.id, "tag": version} and version in versions
-    return result.get("call") == call.id and result.get("value") == 2 * call.number
 
 
 def _judge_runs(verdict: Verdict, found: Calls, call: Call, faults: Sequence[Fault]) -> None:
@@ -229,7 +202,7 @@ def _tell(verdict: Verdict, found: Calls) -> None:
     ran = Counter(
         len(found.runs.get(call_id, [])) - call.failures
         for call_id, call in found.calls.items()
-        if call.kind not in {EXHAUSTED, "which", *_LETTERED, PASSED, TIGHT}
+        if call.kind not in {EXHAUSTED, "which", *LETTERED, PASSED, TIGHT}
     )
     verdict.facts |= {
         "calls": len(found.calls),
@@ -239,6 +212,12 @@ def _tell(verdict: Verdict, found: Calls) -> None:
         "calls by kind": dict(kinds),
         "replies by what they say": dict(errors),
         "executions per id": {str(times): count for times, count in sorted(ran.items())},
+        "answered differently, since both sendings ran at once": sum(
+            len({one.told for one in finals}) > 1 and _together(found, found.calls[call_id])
+            for call_id, finals in found.finals.items()
+        ),
+        "items of streams": sum(not one.final for items in found.items.values() for one in items),
+        "results in the store": sum("result_claim" in one.body for finals in found.finals.values() for one in finals),
     }
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import time
 import uuid
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -72,3 +74,29 @@ def flaky(call: str, value: int, failures: int) -> dict[str, Any]:
     if tries.stat().st_size <= failures:
         raise ConnectionError(f"try {tries.stat().st_size} of {call}")
     return _result(call, value)
+
+
+@easyremote.function
+def weighs(call: str, value: int, text: str, returned: bool) -> dict[str, Any]:
+    """Say what a large text is, and give it back if that is wanted."""
+    _begin(call)
+    told = _result(call, value) | {"sha256": hashlib.sha256(text.encode()).hexdigest()}
+    return told | ({"text": text} if returned else {})
+
+
+@easyremote.function
+def counts(call: str, value: int, items: int, pause_ms: int) -> Iterator[dict[str, Any]]:
+    """Yield items, on a thread: the same ones in each run."""
+    _begin(call)
+    for number in range(items):
+        time.sleep(pause_ms / 1000)
+        yield {"call": call, "item": number, "value": value * number}
+
+
+@easyremote.function
+async def ticks(call: str, value: int, items: int, pause_ms: int) -> AsyncIterator[dict[str, Any]]:
+    """Yield items, on the event loop: the same ones in each run."""
+    _begin(call)
+    for number in range(items):
+        await asyncio.sleep(pause_ms / 1000)
+        yield {"call": call, "item": number, "value": value * number}

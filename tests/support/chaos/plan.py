@@ -58,6 +58,11 @@ class Plan:
         return self.directory / "tries"
 
     @property
+    def blobs(self) -> Path:
+        """Where large arguments and results lie."""
+        return self.directory / "blobs"
+
+    @property
     def logs(self) -> Path:
         """One log for each process."""
         return self.directory / "logs"

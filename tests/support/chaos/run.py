@@ -73,7 +73,7 @@ def _trouble(plan: Plan, broker: Broker, system: System, verdict: Verdict) -> li
     verdict.find("ended while nothing was done to them", ["see the logs"] * (len(system.lives()) - ended))
     if undrained:
         system.dump()
-    found = check_calls.gather(servers, calls.sendings, plan.journal)
+    found = check_calls.gather(servers, calls.sendings, plan.journal, plan.blobs)
     verdict.add(check_calls.judge(found, nemesis.faults, swaps.versions))
     verdict.add(check_streams.judge(servers))
     return report.recoveries(found, nemesis.faults)

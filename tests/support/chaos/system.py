@@ -202,6 +202,7 @@ class System:
             "EASYREMOTE_KAFKA": self._broker.servers(LINK_OF.get(name)),
             "EASYREMOTE_NODE_ID": name,
             "EASYREMOTE_DATA_DIR": str(self._plan.directory / "data"),
+            "EASYREMOTE_BLOBS": str(self._plan.blobs),
             "EASYREMOTE_MODELS": "",
             "EASYREMOTE_WINDOW_S": str(WINDOW_MS / 1000),
             "EASYREMOTE_LATENESS_S": str(LATENESS_MS / 1000),

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import random
 from collections import Counter, defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from chaos.calls import Call, Sending
-from chaos.check_calls import Calls, Final, Run, judge
+from chaos import large
+from chaos.answers import Final
+from chaos.calls import STREAMED, WEIGHS, Call, Sending, make
+from chaos.check_calls import Calls, Run, judge
+from chaos.check_items import Item
 from chaos.check_streams import READERS, Reading, expect
 from chaos.nemesis import Action, Fault, schedule
 from chaos.plan import IDLE_MS, LATENESS_MS, POISON, WINDOW_MS, Plan
@@ -56,11 +62,109 @@ def test_replies_that_differ_or_go_astray_or_are_not_what_was_asked_are_found() 
     found = _found(sent=2)
     found.finals["1-a"] = [_ok("one"), _ok("other")]
     assert _problems(found) == {"contradicted": 1}
+    found.runs["1-a"] = [Run("node-1", 1, T), Run("node-2", 2, T + 700)]
+    assert _problems(found, [Fault(Action("kill", "router-1"), T, T)]) == {"contradicted": 1}
+    found.runs = {}
     found.finals["1-a"] = [_ok(), _ok(topic="chaos-own-a")]
     assert _problems(found) == {"astray": 1}
     found = _found()
     found.finals["1-a"] = [_error("ModelError")]
     assert _problems(found) == {"wrong": 1}
+
+
+def test_two_sendings_that_ran_at_once_may_be_answered_differently_and_are_counted() -> None:
+    found = _found(sent=2)
+    found.finals["1-a"] = [_ok("one"), _ok("other")]
+    found.runs["1-a"] = [Run("node-1", 1, T), Run("node-2", 2, T + 50)]
+    verdict = judge(found, [Fault(Action("kill", "router-1"), T, T)], {"configured"})
+    assert verdict.problems == {}
+    assert verdict.facts["answered differently, since both sendings ran at once"] == 1
+    assert _problems(found) == {"ran again without a fault": 1}
+
+
+def _traced(trace: bytes | None) -> Calls:
+    found = _found()
+    found.calls["1-a"] = replace(found.calls["1-a"], headers=[("traceparent", b"00-a-b-01")])
+    found.finals["1-a"] = [replace(_ok(), trace=trace)]
+    return found
+
+
+def test_each_reply_brings_its_call_s_trace_back() -> None:
+    assert _problems(_traced(b"00-a-b-01")) == {}
+    assert _problems(_traced(b"00-a-c-01")) == {"traceparent not brought back": 1}
+    assert _problems(_traced(None)) == {"traceparent not brought back": 1}
+    found = _found()
+    found.finals["1-a"] = [replace(_ok(), trace=b"00-a-b-01")]
+    assert _problems(found) == {"traceparent not brought back": 1}
+
+
+def _stream(told: list[int | str], runs: int = 1) -> dict[str, int]:
+    """Judge a stream of three items: numbers are items, `3` as text is a final reply that says three."""
+    found = _found(STREAMED, sent=sum(isinstance(one, str) for one in told))
+    found.calls["1-a"] = replace(found.calls["1-a"], items=3)
+    found.finals["1-a"] = [
+        Final("1-a", "replies", T, "ok", "null", None, {"status": "ok"}) for one in told if isinstance(one, str)
+    ]
+    found.runs["1-a"] = [Run("node-1", 1, T)] * runs
+    found.items["1-a"] = [
+        Item(int(one), True, "ok", None)
+        if isinstance(one, str)
+        else Item(one, False, "ok", {"call": "1-a", "item": one, "value": one})
+        for one in told
+    ]
+    return _problems(found, [Fault(Action("kill", "node-1"), T, T)])
+
+
+def test_at_a_stream_s_end_its_reader_has_all_items_in_order() -> None:
+    assert _stream([0, 1, 2, "3"]) == {}
+    assert _stream([0, 1, 0, 1, 2, "3"], runs=2) == {}
+    assert _stream([0, 1, 2, "3", "3"]) == {}
+    assert _stream([0, 2, "3"]) == {"items missing at a stream's end": 1}
+    assert _stream([0, 1, "3", 2]) == {"items missing at a stream's end": 1}
+    assert _stream([0, 2, 1, "3"]) == {"items missing at a stream's end": 1}
+    assert _stream([0, 1, 2, "2"]) == {"items missing at a stream's end": 1}
+    assert _stream([0, 1, 1, 2, "3"]) == {"items double in one run": 1}
+
+
+def test_an_item_that_says_something_else_or_has_another_trace_or_nobody_asked_for_is_found() -> None:
+    found = _found(STREAMED)
+    found.calls["1-a"] = replace(found.calls["1-a"], items=1)
+    found.finals["1-a"] = [Final("1-a", "replies", T, "ok", "null", None, {"status": "ok"})]
+    found.runs["1-a"] = [Run("node-1", 1, T)]
+    end = Item(1, True, "ok", None)
+    found.items["1-a"] = [Item(0, False, "ok", {"call": "1-b", "item": 0, "value": 0}), end]
+    assert _problems(found) == {"items wrong": 1}
+    found.items["1-a"] = [Item(0, False, "ok", {"call": "1-a", "item": 0, "value": 0}, b"00-x"), end]
+    assert _problems(found) == {"traceparent not brought back": 1}
+    found = _found()
+    found.finals["1-a"] = [_ok()]
+    found.items["1-a"] = [end]
+    assert _problems(found) == {"items that nobody asked for": 1}
+
+
+def test_a_large_argument_that_did_not_come_as_it_was_sent_is_found(tmp_path: Path) -> None:
+    chance = random.Random(1)
+    calls = [one for number in range(400) if (one := make(number, chance, tmp_path)).kind == WEIGHS]
+    assert {"claims" in json.loads(one.value) for one in calls} == {True, False}
+    for call in calls:
+        text = large.text_of(call.id, call.size)
+        result = {"call": call.id, "value": 2 * call.number, "sha256": hashlib.sha256(text.encode()).hexdigest()}
+        result |= {"text": text} if json.loads(call.value)["args"][3] else {}
+        for wrong in ({}, {"sha256": "0"}, {"text": "x"}):
+            body = {"id": call.id, "status": "ok", "result": result | wrong}
+            final = Final(call.id, call.topic, T, "ok", "r", None, body, call.trace)
+            sent = defaultdict(list, {call.id: [Sending(call, 0, T)]})
+            found = Calls({call.id: call}, sent, defaultdict(list, {call.id: [final]}), {}, Counter(), Counter())
+            assert _problems(found) == ({"wrong": 1} if wrong else {})
+
+
+def test_a_result_in_the_store_is_what_is_claimed_or_is_found(tmp_path: Path) -> None:
+    claim = large.put(tmp_path, "a text")
+    assert large.get(tmp_path, claim) == "a text"
+    assert large.get(tmp_path, claim | {"bytes": 7}) != "a text"
+    assert "no blob" in large.get(tmp_path, claim | {"sha256": "0" * 64})
+    (tmp_path / "calls" / claim["sha256"][:2] / claim["sha256"]).write_bytes(b'"a fake"')
+    assert "another blob" in large.get(tmp_path, claim)
 
 
 def test_a_call_whose_deadline_has_passed_must_be_told_so_and_not_run() -> None:
