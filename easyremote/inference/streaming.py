@@ -36,7 +36,7 @@ _LOOK_S = 0.1
 
 
 class Window:
-    """Bounds what is sent and not acknowledged; who finds it full is woken when half of it is free.
+    """Bounds what is sent and not acknowledged; who finds it full is woken when half of it is free, or all.
 
     Examples
     --------
@@ -50,12 +50,18 @@ class Window:
         self._size = size
         self._open = 0
         self._wake: Callable[[], None] | None = None
+        self._wake_at = 0
         self._lock = threading.Lock()
 
     @property
     def is_full(self) -> bool:
         """Whether nothing more should be sent now."""
         return self._open >= self._size
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether all that was sent is acknowledged."""
+        return not self._open
 
     def add(self) -> None:
         """Count one that is sent."""
@@ -66,16 +72,23 @@ class Window:
         """Count one that is acknowledged."""
         with self._lock:
             self._open -= 1
-            if self._wake is None or self._open > self._size // 2:
+            if self._wake is None or self._open > self._wake_at:
                 return
             wake, self._wake = self._wake, None
         wake()
 
     def when_free(self, wake: Callable[[], None]) -> None:
         """Call `wake` as soon as more may be sent, on whichever thread learns so."""
+        self._when(wake, self._size - 1, self._size // 2)
+
+    def when_empty(self, wake: Callable[[], None]) -> None:
+        """Call `wake` as soon as all is acknowledged, on whichever thread learns so."""
+        self._when(wake, 0, 0)
+
+    def _when(self, wake: Callable[[], None], most: int, wake_at: int) -> None:
         with self._lock:
-            if self._open >= self._size:
-                self._wake = wake
+            if self._open > most:
+                self._wake, self._wake_at = wake, wake_at
                 return
         wake()
 
@@ -87,6 +100,8 @@ class ItemSink(ABC):
         self.job = job
         self.window = Window()
         self.count = 0
+        self.refused: EasyRemoteError | None = None
+        """Why an item has not come to its caller."""
         self._function = function
         self._replies = replies
 
@@ -134,7 +149,6 @@ class ItemStream(ItemSink):
         super().__init__(job, function, replies)
         self._send = send
         self._sending = threading.Lock()
-        self._refused: EasyRemoteError | None = None
 
     def take(self, item: Any) -> bool:  # Any: whatever the generator yields
         """Send an item, unless its number is below what the caller asked for."""
@@ -148,8 +162,8 @@ class ItemStream(ItemSink):
 
     def _record(self, item: Any) -> bytes | Callable[[], bytes] | None:  # Any: whatever the generator yields
         self._refuse_late()
-        if self._refused is not None:
-            raise self._refused
+        if self.refused is not None:
+            raise self.refused
         if self.count < self.job.call.from_seq:
             return None
         return self._replies.item(self.job, self._function, self.count, item)
@@ -178,7 +192,7 @@ class ItemStream(ItemSink):
             pass
 
     def _acknowledged(self, error: EasyRemoteError | None) -> None:
-        self._refused = error or self._refused
+        self.refused = error or self.refused
         self.window.remove()
 
 
@@ -221,50 +235,64 @@ class Collected(ItemSink):
 
 
 def drain(generator: Generator[Any, Any, Any], items: ItemSink, hand: Hand) -> bool:
-    """Run a generator on this thread; close it, and say whether it came to its end."""
+    """Run a generator on this thread; close it, and say whether it came to its end and all its items are sent.
+
+    Raises
+    ------
+    EasyRemoteError
+        If one could not be: the end would be told to a caller who has not all that was before it.
+    """
     with closing(generator):
         for item in generator:
             hand.steps += 1
-            if not items.take(item) or not _await_free(items, hand):
+            if not items.take(item):
                 return False
-    return True
+            if items.window.is_full and not _await(items, hand, items.window.when_free):
+                return False
+    return (items.window.is_empty or _await(items, hand, items.window.when_empty)) and _all_sent(items)
 
 
-def _await_free(items: ItemSink, hand: Hand) -> bool:
-    if not items.window.is_full:
-        return True
-    free = threading.Event()
-    items.window.when_free(free.set)
-    while not free.wait(_LOOK_S):
+def _await(items: ItemSink, hand: Hand, when: Callable[[Callable[[], None]], None]) -> bool:
+    woken = threading.Event()
+    when(woken.set)
+    while not woken.wait(_LOOK_S):
         hand.steps += 1  # it is the broker that takes its time, not the function
         if items.job.ended:
             return False
     return True
 
 
+def _all_sent(items: ItemSink) -> bool:
+    if items.refused is not None:
+        raise items.refused
+    return True
+
+
 async def drain_async(generator: AsyncGenerator[Any, Any], items: ItemSink) -> bool:
-    """Run an async generator on this loop; close it, and say whether it came to its end."""
+    """Do as `drain` does, with an async generator on this loop."""
     async with aclosing(generator):
         async for item in generator:
             if not await items.take_on_loop(item):
                 return False
             if items.window.is_full:
-                items.job.progress_s = math.inf
-                await _free(items.window)
+                await _await_on_loop(items, items.window.when_free)
             items.job.progress_s = monotonic_s()
-    return True
+    if not items.window.is_empty:
+        await _await_on_loop(items, items.window.when_empty)
+    return _all_sent(items)
 
 
-async def _free(window: Window) -> None:
+async def _await_on_loop(items: ItemSink, when: Callable[[Callable[[], None]], None]) -> None:
+    items.job.progress_s = math.inf  # as above
     loop = asyncio.get_running_loop()
-    free: asyncio.Future[None] = loop.create_future()
+    woken: asyncio.Future[None] = loop.create_future()
 
     def wake() -> None:
         if not loop.is_closed():
-            loop.call_soon_threadsafe(_resolve, free)
+            loop.call_soon_threadsafe(_resolve, woken)
 
-    window.when_free(wake)
-    await free
+    when(wake)
+    await woken
 
 
 def _resolve(future: asyncio.Future[None]) -> None:

@@ -67,6 +67,15 @@ class Bench:
         assert reply.final is False
         return reply.result
 
+    def acknowledged(self, records: int) -> list[Reply]:
+        """Return what comes next; items are acknowledged."""
+        told = []
+        for _ in range(records):
+            told.append(self.next())
+            if told[-1].final is False:
+                self.acknowledge.get(timeout=WAIT_S)(None)
+        return told
+
     def rest(self) -> tuple[list[Any], Reply]:
         """Acknowledge all that comes until the final reply."""
         items: list[Any] = []

@@ -81,7 +81,7 @@ def test_a_plain_function_asked_for_a_stream_gives_its_one_reply() -> None:
 def test_items_below_the_number_asked_for_are_made_but_not_sent() -> None:
     with bench(count) as one:
         one.put(count, 5, from_seq=3)
-        told = [one.next() for _ in range(3)]
+        told = one.acknowledged(3)
     assert [(reply.seq, reply.result) for reply in told[:2]] == [(3, 3), (4, 4)]
     assert (told[2].seq, told[2].final) == (5, True)
 
@@ -197,6 +197,32 @@ def test_a_fast_generator_waits_for_the_broker_after_64_items_and_may_be_withdra
         assert len(made) == 96
 
 
+@pytest.mark.parametrize("function", [count, count_later])
+def test_the_end_is_not_told_before_the_broker_has_all_items(function: Callable[..., Any]) -> None:
+    with bench(function, call_limit_s=0.5) as one:
+        one.put(function, 3)
+        assert [one.item() for _ in range(3)] == [0, 1, 2]
+        acknowledge = [one.acknowledge.get(timeout=WAIT_S) for _ in range(3)]
+        with pytest.raises(queue.Empty):
+            one.told.get(timeout=1.0)
+        acknowledge[1](None)
+        acknowledge[2](None)
+        assert one.told.empty()
+        acknowledge[0](None)
+        final = one.next()
+    assert (final.status, final.seq, final.final) == ("ok", 3, True)
+
+
+@pytest.mark.parametrize("function", [count, count_later])
+def test_a_stream_of_which_the_broker_did_not_take_an_item_does_not_end_well(function: Callable[..., Any]) -> None:
+    with bench(function) as one:
+        one.put(function, 3)
+        assert [one.item() for _ in range(3)] == [0, 1, 2]
+        for error in (TopicError("too late"), None, None):
+            one.acknowledge.get(timeout=WAIT_S)(error)
+        assert error_type(one.next()) == "TopicError"
+
+
 @pytest.mark.parametrize("is_async", [False, True])
 def test_the_limit_is_for_the_silence_between_items_and_not_for_the_whole(is_async: bool) -> None:
     gate = threading.Event()
@@ -270,7 +296,7 @@ def test_streams_do_not_keep_plain_functions_from_their_threads() -> None:
     with bench(waits, plain) as one:
         for _ in range(8):
             one.put(waits)
-        assert [one.item() for _ in range(8)] == [1] * 8
+        assert [item.result for item in one.acknowledged(8)] == [1] * 8
         one.put(plain)
         assert one.next().result == "done"
         gate.set()
@@ -299,7 +325,7 @@ def test_a_large_item_goes_by_the_store_between_the_others_and_never_on_the_even
     monkeypatch.setattr(DirectoryStore, "put", put)
     with bench(function, claim_bytes=1_024, data_dir=tmp_path) as one:
         one.put(function, [1, 5_000, 2], claim_result=True)
-        told = [one.next() for _ in range(4)]
+        told = one.acknowledged(4)
         ((content, thread),) = stored
         assert thread is not one.thread
     assert content == b'"' + b"x" * 5_000 + b'"'
