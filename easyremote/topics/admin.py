@@ -21,6 +21,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it exports 
     ResourceType,
 )
 
+from easyremote.clock import monotonic_s
 from easyremote.errors import BrokerUnavailable, TopicError
 from easyremote.threads import LongThread
 from easyremote.topics.catalog import TopicDeclaration
@@ -44,6 +45,8 @@ _NO_ANSWER = frozenset(
     {KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError.REQUEST_TIMED_OUT}  # noqa: SLF001
 )
 _AGAIN_S = 0.5
+_KNOWN_S = 30.0
+_KNOWN_AGAIN_S = 0.02
 _SAY_EVERY = 20
 
 Answer = TypeVar("Answer")
@@ -82,8 +85,14 @@ class TopicAdmin:
         """
         wanted = {self._settings.namespace + topic.name: topic for topic in declared}
         existing = self.partitions()
-        created = self._create({name: topic for name, topic in wanted.items() if name not in existing})
-        self._check({name: topic for name, topic in wanted.items() if name in existing}, existing)
+        missing = {name: topic for name, topic in wanted.items() if name not in existing}
+        created = self._create(missing)
+        if missing:
+            self._await_known(missing)
+            existing = self.partitions()
+        self._check(
+            {name: topic for name, topic in wanted.items() if name in existing and name not in created}, existing
+        )
         return created
 
     def answers(self, timeout_s: float) -> bool:
@@ -139,6 +148,7 @@ class TopicAdmin:
             if isinstance(error, KafkaException) and error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
                 return False
             raise TopicError(f"topic {topic} cannot be created: {error}") from error
+        self._await_known([topic])
         return True
 
     def ends(self, partitions: Iterable[tuple[str, int]]) -> dict[tuple[str, int], int]:
@@ -230,9 +240,10 @@ class TopicAdmin:
         what: str,
         request: Callable[[], Answer],
         also: Container[int] = frozenset(),
-        within_s: float = _TIMEOUT_S,
+        within_s: float | None = None,
     ) -> Answer:
         self._client.poll(0)  # what it has to say, nobody hears otherwise
+        within_s = _TIMEOUT_S if within_s is None else within_s
         return ask(what, request, where=self._where, within_s=within_s, also=also)
 
     def _create(self, missing: dict[str, TopicDeclaration]) -> list[str]:
@@ -268,6 +279,20 @@ class TopicAdmin:
 
         self._ask("to create topics", create)
         return created
+
+    def _await_known(self, topics: Iterable[str]) -> None:
+        # The controller has them; the broker that is asked next hears of it a moment later, and a busy one after
+        # seconds, in which whoever was told that they are there would be told that they are not.
+        pause, until_s = threading.Event(), monotonic_s() + _KNOWN_S
+        left = list(topics)
+        while left := [name for name, number in self._found(left).items() if number is None]:
+            if monotonic_s() > until_s:
+                log.warning("the broker does not know yet of topics that were made", topics=left, after_s=_KNOWN_S)
+                return
+            pause.wait(_KNOWN_AGAIN_S)
+
+    def _found(self, topics: list[str]) -> dict[str, int | None]:
+        return self._ask("to know the topics that were made", lambda: self.partitions_of(topics, _TIMEOUT_S))
 
     def _check(self, declared: dict[str, TopicDeclaration], partitions: dict[str, int]) -> None:
         differences = []

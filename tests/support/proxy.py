@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import socket
 import threading
 from collections.abc import Coroutine, Iterator
@@ -21,10 +22,12 @@ _CHUNK_BYTES = 64 * 1024
 
 
 def free_port() -> int:
-    """Return a port of loopback that nobody has just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port of loopback that nobody has just now, and that no outgoing connection is given meanwhile."""
+    for port in random.SystemRandom().sample(range(20_000, 32_768), 200):
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("200 ports are all in use")
 
 
 def advertise(port: int) -> dict[str, str]:
