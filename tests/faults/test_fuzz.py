@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 
 import accounting
@@ -56,32 +57,32 @@ def test_each_of_100_000_records_by_the_grammar_is_accounted_for_and_the_worker_
     with _told_by(seed), system(settings, functions="served") as running:
         running.start("one", "router", "streams", "inference", **WORKER)
         process = running.processes["one"].pid
-        began = time.monotonic()
+        lap = partial(_lap, time.monotonic())
         sent = produce(settings, grammar.records(seed, RECORDS))
         assert len(sent) == RECORDS
         for topic in {*grammar.TOPICS} - {"requests.retry.60s"}:  # one without headers waits there for a minute
             produce_nameless(settings, topic, b'{"function": "echo", "args": ["a"]}', times=20)
-        print(f"seed {seed}: sent after {time.monotonic() - began:.1f} s")
+        lap(f"seed {seed}: sent")
         require_all_works(settings, list(running.processes.values()), tmp_path)
-        print(f"answers as before after {time.monotonic() - began:.1f} s")
+        lap("answers as before")
         await_settled(settings, GROUPS)
-        print(f"dealt with after {time.monotonic() - began:.1f} s")
-        print(require_calls_accounted(settings, {place for place in sent if place[0] == "replies"}))
-        print(require_rows_accounted(settings, "readings", "aggregates", None))
-        print(require_rows_accounted(settings, "readings", "measured", "readings.measured"))
-        print(require_rows_accounted(settings, "orders", "takings", "orders.takings"))
+        lap("dealt with")
+        lap("calls", require_calls_accounted(settings, {place for place in sent if place[0] == "replies"}))
+        lap("readings", require_rows_accounted(settings, "readings", "aggregates", None))
+        lap("readings", require_rows_accounted(settings, "readings", "measured", "readings.measured"))
+        lap("orders", require_rows_accounted(settings, "orders", "takings", "orders.takings"))
         _require_followed(settings, running)
         _require_read_by_others(settings)
+        lap("control records")
         assert running.processes["one"].pid == process
         assert running.processes["one"].poll() is None
-        print(f"accounted for after {time.monotonic() - began:.1f} s")
         # What is read at a start, and what compaction keeps, keeps nobody from starting.
         running.stop("one")
         running.start("one", "router", "streams", "inference", **WORKER)
         with Client(settings) as client:
             assert client.call("echo", "again", options=CallOptions(timeout_s=30)) == "again"
         _require_restored(settings, running)
-        print(f"started again after {time.monotonic() - began:.1f} s")
+        lap("started again")
 
 
 @contextmanager
@@ -91,6 +92,10 @@ def _told_by(seed: int) -> Iterator[None]:
     except BaseException as error:
         error.add_note(f"FUZZ_SEED={seed} sends the same records again")
         raise
+
+
+def _lap(began_s: float, what: str, found: object = "") -> None:
+    print(f"{what} after {time.monotonic() - began_s:.1f} s", found)
 
 
 def _followed(running: System, node_id: str = "one") -> dict[str, Followed]:

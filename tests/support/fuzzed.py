@@ -6,7 +6,7 @@ from easyremote.windows import Count, Tumbling
 orders = (
     stream("orders", timestamp="at", types={"shop": str, "amount": float}, partitioned_by=("shop",))
     .key_by("shop", "kind")
-    .window(Tumbling("10s"), lateness="1s")
+    .window(Tumbling("10s"), lateness="1s", idle="3s")
     .aggregate(count=Count())
     .to("takings")
 )
@@ -14,7 +14,7 @@ orders = (
 measured = (
     stream("readings")
     .key_by("device_id", "metric")
-    .window(Tumbling("10s"), lateness="1s")
+    .window(Tumbling("10s"), lateness="1s", idle="3s")
     .aggregate(count=Count())
     .to("measured")
 )

@@ -25,6 +25,8 @@ from typer.testing import CliRunner
 from workers import tail
 
 PATIENCE_S = 60.0
+BACKLOG_S = 100.0
+"""A call waits behind all that was sent before it."""
 Place = tuple[str, int, int]
 _TOPIC, _VALUE, _FLAGS, _HEADER, _END, _COPY = 1, 4, 7, 9, 0, 2
 """Tags and a flag of librdkafka's `rd_kafka_producev`."""
@@ -115,8 +117,8 @@ def require_all_works(settings: Settings, workers: Sequence[subprocess.Popen[byt
     """Make a call, a direct one, a cancellation, a reading, an order for a model, and look at the status."""
     tag = uuid.uuid4().hex[:6]
     with Client(settings) as client, Client(settings, direct=True) as direct:
-        assert client.call("echo", tag, options=CallOptions(timeout_s=30)) == tag
-        assert direct.call("echo", tag, options=CallOptions(timeout_s=30)) == tag
+        assert client.call("echo", tag, options=CallOptions(timeout_s=BACKLOG_S)) == tag
+        assert direct.call("echo", tag, options=CallOptions(timeout_s=BACKLOG_S)) == tag
         _require_cancelled(client, folder, tag)
         _require_aggregate(settings, tag)
         _require_order(settings, client, tag)
