@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from typing import Any
@@ -67,6 +66,5 @@ def _is_result(call: Call, body: dict[str, Any], versions: set[str]) -> bool:
 
 def _weighed(call: Call, result: dict[str, Any]) -> bool:
     asked = json.loads(call.value)
-    text = large.text_of(call.id, call.size)
-    wanted = text if asked["args"][large.ARGUMENT + 1] else None
-    return result.get("sha256") == hashlib.sha256(text.encode()).hexdigest() and result.get("text") == wanted
+    sent = large.digest(large.text_of(call.id, call.size))
+    return result.get("sha256") == sent and result.get("text") == (sent if asked["args"][large.ARGUMENT + 1] else None)

@@ -28,7 +28,7 @@ _KINDS = {
     "slow": 8,
     "which": 8,
     STREAMED: 5,
-    WEIGHS: 3,
+    WEIGHS: 2,
     "fails": 5,
     "flaky": 5,
     TIGHT: 4,
@@ -43,6 +43,8 @@ says not where its reply goes; `exhausted` fails at every try; `streamed` has it
 argument that is too large for where it travels by default."""
 _SENT_AGAIN = {"note", "later", "slow", "which", STREAMED, WEIGHS}
 _TRACED = 0.8
+_CLAIMED = 0.8
+"""Share of large arguments that go by the store; a long run keeps the others in memory."""
 _DUPLICATED = 0.06
 _REPEATED_S = 6.0
 
@@ -114,7 +116,7 @@ def _weighs(call_id: str, number: int, chance: random.Random, blobs: Path) -> tu
     size = chance.randrange(270_000, 400_000)
     returned = chance.random() < 0.5
     body: dict[str, Any] = {"function": WEIGHS, "args": [call_id, number, large.text_of(call_id, size), returned]}
-    if chance.random() < 0.7:
+    if chance.random() < _CLAIMED:
         body["claims"] = [large.put(blobs, body["args"][large.ARGUMENT])]
         body["args"][large.ARGUMENT] = None
     return body | ({"claim_result": True} if chance.random() < 0.7 else {}), size

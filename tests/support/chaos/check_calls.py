@@ -93,6 +93,8 @@ def _take(found: Calls, topic: str, message: Message, blobs: Path) -> None:
         return
     if "result_claim" in body:
         body["result"] = large.get(blobs, body["result_claim"])
+    if isinstance(result := body.get("result"), dict) and "text" in result:
+        result["text"] = large.digest(result["text"])
     error = body.get("error") or {}
     told = json.dumps(body.get("result"), sort_keys=True) if body["status"] == "ok" else str(error.get("type"))
     kind = error.get("type")

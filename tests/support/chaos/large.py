@@ -40,5 +40,10 @@ def get(blobs: Path, claim: dict[str, Any]) -> Any:  # Any: whatever a function 
     return json.loads(content)
 
 
+def digest(text: Any) -> str:
+    """Return what stands for a large text in memory."""
+    return hashlib.sha256(str(text).encode()).hexdigest()
+
+
 def _file(blobs: Path, key: str) -> Path:
     return blobs / "calls" / key[:2] / key
