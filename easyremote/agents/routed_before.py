@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
+from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 from easyremote.clock import wall_ms
 from easyremote.inference.strategies import Choice
 from easyremote.topics.admin import TopicAdmin, wait_for_ends
-from easyremote.topics.catalog import REQUESTS, RETRIES, inference_topic
+from easyremote.topics.catalog import DEAD_LETTERS, REQUESTS, RETRIES, inference_topic
 from easyremote.topics.records import RecordRef
 from easyremote.topics.tails import EVERY
-from easyremote.topics.wire import ATTEMPT, AVOID, CALL_ID, Headers
+from easyremote.topics.wire import ATTEMPT, AVOID, CALL_ID, Address, Headers
 
 if TYPE_CHECKING:
     from easyremote.agents.arrived import Arrived
@@ -21,11 +22,23 @@ if TYPE_CHECKING:
     from easyremote.topics.doneset import Place
     from easyremote.topics.events import Batch
     from easyremote.topics.tails import Tails
+    from easyremote.topics.wire import Call, MalformedCall
 
-__all__ = ["Found", "RoutedBefore"]
+__all__ = ["Found", "RoutedBefore", "Trace"]
 
 Found = Mapping[bytes, Sequence[RecordRef]]
 """Where the records stand that were sent on because of others, by those."""
+
+
+class Trace(Enum):
+    """What a router before this one has done with a record."""
+
+    SENT_ON = auto()
+    """To a node, or to a delay topic."""
+    BURIED = auto()
+    """As a dead letter, and nobody was told yet."""
+    ANSWERED = auto()
+    """By the router itself; its dead letter, if it has one, stands too."""
 
 
 class RoutedBefore:
@@ -48,6 +61,7 @@ class RoutedBefore:
         self._requests = settings.namespace + REQUESTS
         self._pools = settings.namespace + inference_topic("")
         self._onwards = [(self._pools + EVERY, None), *((settings.namespace + name, None) for name in RETRIES.values())]
+        self._letters = settings.namespace + DEAD_LETTERS
         self._admin: TopicAdmin | None = None
         self._doubted_to: dict[int, int] = {}
         self.claimed: dict[int, Place] = {}
@@ -69,15 +83,23 @@ class RoutedBefore:
         """Let `told` know, on another thread, what these records led to."""
         since_ms = min((float(one.origin.timestamp_ms) for one in records), default=wall_ms())
         marks = [one.origin.source for one in records]
+        # What was refused, or answered because no node was there, may be one that would be sent on now.
+        answers = {(address.topic, address.partition) for address in map(_address_of, records) if address is not None}
 
         def heard(found: Found, _missing: Collection[str]) -> None:
             told(found)
 
-        self._tails.ask(self._onwards, min(since_ms, wall_ms()), marks, heard)
+        self._tails.ask([*self._onwards, (self._letters, None), *answers], min(since_ms, wall_ms()), marks, heard)
 
-    def was_sent_on(self, one: Arrived, found: Found) -> bool:
-        """Say whether a record was sent to a node or to a delay topic."""
-        return one.origin.source in found
+    def trace_of(self, one: Arrived, found: Found) -> Trace | None:
+        """Return what became of a record; None: nothing that is known of."""
+        topics = {record.topic for record in found.get(one.origin.source, ())}
+        address = _address_of(one)
+        if address is not None and address.topic in topics:
+            return Trace.ANSWERED
+        if self._letters in topics:
+            return Trace.BURIED
+        return Trace.SENT_ON if topics else None
 
     def _saw(self, topic: str, partition: int, headers: Headers) -> None:
         if not topic.startswith(self._pools):
@@ -86,3 +108,8 @@ class RoutedBefore:
         call_id = given.get(CALL_ID)
         if call_id is not None and AVOID not in given and given.get(ATTEMPT, b"1") == b"1":
             self._routes.put(call_id, Choice("", topic[len(self._pools) :], partition))
+
+
+def _address_of(one: Arrived) -> Address | None:
+    said: Call | MalformedCall = one.call or one.error
+    return said.address

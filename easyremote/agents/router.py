@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from easyremote.agents.arrived import Arrived
-from easyremote.agents.routed_before import RoutedBefore
+from easyremote.agents.routed_before import RoutedBefore, Trace
 from easyremote.errors import (
     CallCancelled,
     DeadlineExceeded,
@@ -203,33 +203,42 @@ class Router:
         pending = _Pending(len(batch.content), done, holds, in_doubt=found is not None)
         now = time.time_ns() / 1e6
         for one in batch.content:
-            if found is not None and self._doubts.was_sent_on(one, found):
-                pending.one()
-                continue
+            trace = None if found is None else self._doubts.trace_of(one, found)
             try:
-                self._route(one, now, pending)
+                if trace is None:
+                    self._route(one, now, pending)
+                else:
+                    self._complete(one, trace, pending)
             except MemoryError:
                 raise
             except Exception as error:  # noqa: BLE001  # whatever it is about this record, the others go on
                 self._refuse(one, error, pending)
 
-    def _route(self, one: Arrived, now: float, pending: _Pending) -> None:
+    def _complete(self, one: Arrived, trace: Trace, pending: _Pending) -> None:
+        if trace is Trace.BURIED:
+            # Of all reasons only the last one passes by itself.
+            self._check(one)
+            raise _unknown(one.call)
+        pending.one()
+
+    def _check(self, one: Arrived) -> None:
         if one.error is not None:
             raise one.error
-        call: Call = one.call
-        fault = self._reply_topics.fault(call.address)
+        fault = self._reply_topics.fault(one.call.address)
         if fault is not None:
             raise fault
-        if not self._nodes.knows(call.function) and not call.is_late(now):
-            raise UnknownFunction(
-                f"no node has ever offered a function {call.function!r}: 'easyremote status' lists what there is"
-            )
-        value = one.message.value()
-        if len(value) > self._settings.max_payload_bytes:
+        size = len(one.message.value())
+        if size > self._settings.max_payload_bytes:
             raise PayloadTooLarge(
-                f"the request has {len(value)} bytes, the limit is {self._settings.max_payload_bytes} bytes "
+                f"the request has {size} bytes, the limit is {self._settings.max_payload_bytes} bytes "
                 "(EASYREMOTE_MAX_PAYLOAD_BYTES)"
             )
+
+    def _route(self, one: Arrived, now: float, pending: _Pending) -> None:
+        self._check(one)
+        call: Call = one.call
+        if not self._nodes.knows(call.function) and not call.is_late(now):
+            raise _unknown(call)
         name = call.id.encode() if call.attempt == 1 and call.avoid is None else _name_of_try(one)
         choice = None if name is None else self._routes.get(name)
         if choice is None:
@@ -327,6 +336,12 @@ class Router:
             is_letter=is_letter,
         )
         self._refusals.refuse(refusal, done, wanted=pending.holds, in_doubt=pending.in_doubt)
+
+
+def _unknown(call: Call) -> UnknownFunction:
+    return UnknownFunction(
+        f"no node has ever offered a function {call.function!r}: 'easyremote status' lists what there is"
+    )
 
 
 def _name_of_try(one: Arrived) -> bytes | None:

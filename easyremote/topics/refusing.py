@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,7 +11,7 @@ import structlog
 from easyremote.errors import EasyRemoteError
 from easyremote.topics.catalog import DEAD_LETTERS
 from easyremote.topics.letters import Failure, stack_of
-from easyremote.topics.producer import is_refused
+from easyremote.topics.producer import Delivered, is_refused
 from easyremote.topics.records import RecordRef
 from easyremote.topics.replying import dead_letter, encode_reply, error_reply, send_reply
 from easyremote.topics.wire import SOURCE, headers_of
@@ -111,67 +110,67 @@ class Refusals:
     def _send(
         self, one: Refusal, done: Done, wanted: Callable[[], bool], *, with_reply: bool, with_letter: bool
     ) -> None:
-        halves = with_reply + with_letter
-        if not halves:
+        def reply(error: KafkaError | None) -> None:
+            if error is None and with_reply:
+                self._reply(one, done, wanted)
+            else:
+                done(error)
+
+        # The reply comes last, so that it says: all of this is done.
+        if with_letter:
+            self._bury(one, reply, wanted)
+        else:
+            reply(None)
+
+    def _reply(self, one: Refusal, done: Done, wanted: Callable[[], bool]) -> None:
+        if one.address is None or one.call_id is None:
             done(None)
             return
-        all_of_it = _All(halves, done)
-        node_id = self._settings.node_id
-        if with_reply and one.address is not None and one.call_id is not None:
-            reply = error_reply(
-                one.error, call_id=one.call_id, function=one.function, node_id=node_id, attempts=one.attempts or 1
-            )
-            try:
-                send_reply(
-                    self._producer,
-                    one.address,
-                    one.traceparent,
-                    (one.call_id, encode_reply(reply)),
-                    all_of_it.delivered,
-                    more=[(SOURCE, one.origin.source)],
-                    wanted=wanted,
-                )
-            except EasyRemoteError as failure:
-                log.warning("an error reply has nowhere to go", topic=one.address.topic, error=str(failure))
-                all_of_it.one(None)
-        if with_letter:
-            message = one.message
-            dead_letter(
+        reply = error_reply(
+            one.error,
+            call_id=one.call_id,
+            function=one.function,
+            node_id=self._settings.node_id,
+            attempts=one.attempts or 1,
+        )
+        try:
+            send_reply(
                 self._producer,
-                self._settings.namespace,
-                (message.key(), message.value(), headers_of(message)),
-                RecordRef(one.origin.topic, one.origin.partition, one.origin.offset),
-                one.error,
-                all_of_it.delivered,
-                failure=Failure(
-                    node_id=node_id,
-                    call_id=one.call_id,
-                    attempts=one.attempts,
-                    stack=None if isinstance(one.error, EasyRemoteError) else stack_of(one.error),
-                ),
+                one.address,
+                one.traceparent,
+                (one.call_id, encode_reply(reply)),
+                _told(done),
+                more=[(SOURCE, one.origin.source)],
                 wanted=wanted,
             )
+        except EasyRemoteError as failure:
+            log.warning("an error reply has nowhere to go", topic=one.address.topic, error=str(failure))
+            done(None)
+
+    def _bury(self, one: Refusal, done: Done, wanted: Callable[[], bool]) -> None:
+        message = one.message
+        dead_letter(
+            self._producer,
+            self._settings.namespace,
+            (message.key(), message.value(), headers_of(message)),
+            RecordRef(one.origin.topic, one.origin.partition, one.origin.offset),
+            one.error,
+            _told(done),
+            failure=Failure(
+                node_id=self._settings.node_id,
+                call_id=one.call_id,
+                attempts=one.attempts,
+                stack=None if isinstance(one.error, EasyRemoteError) else stack_of(one.error),
+            ),
+            wanted=wanted,
+        )
 
 
-class _All:
-    """Tells once that all of some records are acknowledged, or why one is not."""
-
-    def __init__(self, count: int, done: Done) -> None:
-        self._left = count
-        self._done = done
-        self._error: KafkaError | None = None
-        self._lock = threading.Lock()  # the producer's threads report
-
-    def delivered(self, error: KafkaError | None, message: Message) -> None:
+def _told(done: Done) -> Delivered:
+    def delivered(error: KafkaError | None, message: Message) -> None:
         if error is not None and is_refused(error):
             log.error("what is said of a refused record has nowhere to go", topic=message.topic(), error=str(error))
             error = None
-        self.one(error)
+        done(error)
 
-    def one(self, error: KafkaError | None) -> None:
-        with self._lock:
-            self._error = error or self._error
-            self._left -= 1
-            is_last = self._left == 0
-        if is_last:
-            self._done(self._error)
+    return delivered

@@ -173,12 +173,12 @@ def test_a_header_that_names_a_partition_too_many_is_refused(refused: Any) -> No
 def test_what_is_no_request_is_told_as_the_protocol_names_it_with_its_trace(refused: Any) -> None:
     headers = [("kafka_replyTopic", b"mine"), ("kafka_correlationId", b"\xff1"), ("traceparent", TRACE)]
     sent = refused(Record(b"{", headers))
-    assert [topic for topic, _, _ in sent] == ["mine", "requests.dlq"]
-    reply: Reply = decode_reply(sent[0][1])
+    assert [topic for topic, _, _ in sent] == ["requests.dlq", "mine"]
+    reply: Reply = decode_reply(sent[1][1])
     assert not isinstance(reply.error, UnsetType)
     assert reply.error.type == "MalformedRequest"
-    assert (sent[0][2]["kafka_correlationId"], sent[0][2]["traceparent"]) == (b"\xff1", TRACE)
-    assert sent[1][2]["easyremote_error"] == b"MalformedRequest"
+    assert (sent[1][2]["kafka_correlationId"], sent[1][2]["traceparent"]) == (b"\xff1", TRACE)
+    assert sent[0][2]["easyremote_error"] == b"MalformedRequest"
 
 
 @pytest.mark.parametrize("topic", [b"nodes", b"nowhere", b"inference.nlp"])
@@ -198,5 +198,5 @@ def test_each_refused_record_of_a_batch_is_dead_lettered_once(refused: Any) -> N
 def test_a_call_that_a_router_refuses_is_answered_with_its_trace(tmp_path: Path) -> None:
     settings = Settings(kafka="none:1", node_id="node", data_dir=tmp_path)
     sent = _routed(settings, [Record(b'{"function": "unknown"}', [("traceparent", TRACE)])]).records
-    assert [topic for topic, _, _ in sent] == ["replies", "requests.dlq"]
-    assert sent[0][2]["traceparent"] == TRACE
+    assert [topic for topic, _, _ in sent] == ["requests.dlq", "replies"]
+    assert sent[1][2]["traceparent"] == TRACE
