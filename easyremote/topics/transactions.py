@@ -16,7 +16,7 @@ from confluent_kafka.admin import AdminClient
 from easyremote.clock import monotonic_s
 from easyremote.errors import BrokerUnavailable, TopicError
 from easyremote.threads import LongThread
-from easyremote.topics.connection import confluent_config
+from easyremote.topics.connection import COORDINATOR_LIMIT_S, confluent_config
 from easyremote.topics.deliveries import GIVE_UP_S, STREAMS_PRODUCER, Offsets, Output, produce
 from easyremote.topics.retry import Backoff, ask, passes
 
@@ -255,9 +255,10 @@ def _committed(settings: Settings, group: str, places: Sequence[tuple[str, int]]
     wanted = ConsumerGroupTopicPartitions(group, [TopicPartition(*place) for place in places])
 
     def stand() -> list[TopicPartition]:
-        future = client.list_consumer_group_offsets([wanted], require_stable=True, request_timeout=_CALL_S)[group]
+        asked = client.list_consumer_group_offsets([wanted], require_stable=True, request_timeout=COORDINATOR_LIMIT_S)
         try:
-            found = future.result().topic_partitions
+            # A limit that is over in the client while the coordinator is away ends the process (decision 20).
+            found = asked[group].result(_CALL_S).topic_partitions
         except KafkaException as error:
             if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
                 return []

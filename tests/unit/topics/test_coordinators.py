@@ -30,14 +30,13 @@ TO_A_COORDINATOR = frozenset(
     }
 )
 """Methods of confluent-kafka's `AdminClient` that librdkafka sends to a coordinator."""
-NOT_YET = {"transactions.py"}
 
 
 def test_a_request_to_a_coordinator_has_the_longest_limit() -> None:
     limits = {}
     for file in SOURCES:
         for call in (one for one in ast.walk(ast.parse(file.read_text())) if isinstance(one, ast.Call)):
-            if isinstance(call.func, ast.Attribute) and call.func.attr in TO_A_COORDINATOR and file.name not in NOT_YET:
+            if isinstance(call.func, ast.Attribute) and call.func.attr in TO_A_COORDINATOR:
                 given = [ast.unparse(one.value) for one in call.keywords if one.arg == "request_timeout"]
                 limits[f"{file}:{call.lineno}"] = given
     assert set(map(tuple, limits.values())) == {("COORDINATOR_LIMIT_S",)}, f"decision 20: {limits}"
