@@ -21,6 +21,10 @@ from chaos.verdict import Verdict
 
 _SETTLES_MS = 4_000
 """What a fault leads to elsewhere, such as a session that runs out, may come so much later."""
+_SESSION_MS = 1_500
+"""Of the groups: whoever is silent for so long has a successor."""
+_ON_ITS_WAY_MS = 200
+"""What was sent so long before a link fell silent may still be held back by it."""
 _KNOWN_MS = 500
 """What one node has answered, the others know by then."""
 
@@ -125,26 +129,27 @@ def judge(found: Calls, faults: Sequence[Fault], versions: set[str]) -> Verdict:
         verdict.find(name, [])
     for call_id, call in found.calls.items():
         if call_id not in found.unclear:
-            _judge_replies(verdict, found, call)
+            _judge_replies(verdict, found, call, faults)
             _judge_letters(verdict, found, call)
         check_items.judge(verdict, call, found.items.get(call_id, []), len(found.runs.get(call_id, [])))
         _judge_content(verdict, call, found.finals.get(call_id, []), versions)
         _judge_runs(verdict, found, call, faults)
     verdict.find("records that no call explains", found.strange)
-    _tell(verdict, found)
+    _tell(verdict, found, faults)
     return verdict
 
 
-def _judge_replies(verdict: Verdict, found: Calls, call: Call) -> None:
+def _judge_replies(verdict: Verdict, found: Calls, call: Call, faults: Sequence[Fault]) -> None:
     finals, sent = found.finals.get(call.id, []), found.sent[call.id]
     expected = 0 if call.kind == UNHEARD else len(sent)
     where = f"{_told_of(call)}, sent at {[one.sent_ms for one in sent]}, replies {[_brief(one) for one in finals]}"
     runs = [(one.node, one.at_ms) for one in found.runs.get(call.id, [])]
     if len(finals) < expected:
         verdict.find("lost", [f"{where}, runs {runs}"] * (expected - len(finals)))
-    if len(finals) > expected:
+    held_back = len(_held_back(finals, faults))
+    if len(finals) - held_back > expected:
         verdict.find("double", [f"{where}, runs {runs}"] * (len(finals) - expected))
-    if len({one.told for one in finals}) > 1 and not _together(found, call):
+    if len({one.told for one in finals}) > 1 and not _together(found, call) and not held_back:
         verdict.find("contradicted", [f"{where}, runs {runs}"])
     verdict.find("astray", [f"{where} in {one.topic}" for one in finals if one.topic != call.topic])
 
@@ -154,6 +159,22 @@ def _together(found: Calls, call: Call) -> bool:
     begun = sorted(one.at_ms for one in found.runs.get(call.id, []))
     answered = min(one.at_ms for one in found.finals[call.id])
     return len(found.sent[call.id]) > 1 and len(begun) > 1 and begun[1] < answered + _KNOWN_MS
+
+
+def _held_back(finals: Sequence[Final], faults: Sequence[Fault]) -> list[Final]:
+    """Return replies that a link may have swallowed for longer than a session, and given back when another stood."""
+    return [
+        final
+        for final in finals
+        if any(
+            fault.action.kind == "silence"
+            and fault.hits == final.body.get("node_id")
+            and fault.ended_ms - fault.began_ms > _SESSION_MS
+            and fault.began_ms - _ON_ITS_WAY_MS <= final.at_ms <= fault.ended_ms
+            for fault in faults
+        )
+        and any(other.body.get("node_id") != final.body.get("node_id") for other in finals)
+    ]
 
 
 def _judge_letters(verdict: Verdict, found: Calls, call: Call) -> None:
@@ -198,7 +219,7 @@ def _explains(fault: Fault, nodes: set[str], sent_ms: int, last_ms: int) -> bool
     return fault.hits == BROKER or fault.hits in nodes or fault.hits in ROUTERS
 
 
-def _tell(verdict: Verdict, found: Calls) -> None:
+def _tell(verdict: Verdict, found: Calls, faults: Sequence[Fault]) -> None:
     kinds = Counter(call.kind for call in found.calls.values())
     errors = Counter(one.error or "ok" for finals in found.finals.values() for one in finals)
     ran = Counter(
@@ -216,6 +237,10 @@ def _tell(verdict: Verdict, found: Calls) -> None:
         "executions per id": {str(times): count for times, count in sorted(ran.items())},
         "answered differently, since both sendings ran at once": sum(
             len({one.told for one in finals}) > 1 and _together(found, found.calls[call_id])
+            for call_id, finals in found.finals.items()
+        ),
+        "answered twice, since a link held a reply back for longer than a session": sum(
+            len(finals) > len(found.sent[call_id]) and bool(_held_back(finals, faults))
             for call_id, finals in found.finals.items()
         ),
         "items of streams": sum(not one.final for items in found.items.values() for one in items),

@@ -81,6 +81,20 @@ def test_two_sendings_that_ran_at_once_may_be_answered_differently_and_are_count
     assert _problems(found) == {"ran again without a fault": 1}
 
 
+def test_a_reply_that_a_link_held_back_for_longer_than_a_session_may_stand_beside_another_and_is_counted() -> None:
+    def judged(length_ms: int, link: str = "LINKA") -> dict[str, int]:
+        found = _found()
+        other = _error("DeadlineExceeded")
+        found.finals["1-a"] = [_ok(), replace(other, at_ms=T + 2_000, body=other.body | {"node_id": "node-2"})]
+        verdict = judge(found, [Fault(Action("silence", link, 1.0), T + 50, T + 50 + length_ms)], {"configured"})
+        told = verdict.facts["answered twice, since a link held a reply back for longer than a session"]
+        return verdict.problems | ({"held back": told} if told else {})
+
+    assert judged(2_000) == {"held back": 1, "wrong": 1}  # what the other says is judged all the same
+    assert judged(1_000) == {"double": 1, "contradicted": 1, "wrong": 1}
+    assert judged(2_000, "LINKB") == {"double": 1, "contradicted": 1, "wrong": 1}
+
+
 def _traced(trace: bytes | None) -> Calls:
     found = _found()
     found.calls["1-a"] = replace(found.calls["1-a"], headers=[("traceparent", b"00-a-b-01")])
