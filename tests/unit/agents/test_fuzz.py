@@ -7,9 +7,9 @@ from collections import Counter
 from itertools import count
 from typing import Any
 
+import fuzzed
 import grammar
 import msgspec
-import piped
 import pytest
 from easyremote.agents.arrived import decode_arrived
 from easyremote.agents.streams import ReadingsTask, decode_readings
@@ -48,8 +48,8 @@ class _Readers:
     def __init__(self) -> None:
         settings = Settings()
         self.readings = ReadingsTask(settings, 0)
-        self.orders = PipelineTask(piped.orders, "", "n", 0)
-        self.decode_orders = Decoder(piped.orders).decode
+        self.orders = PipelineTask(fuzzed.orders, "", "n", 0)
+        self.decode_orders = Decoder(fuzzed.orders).decode
         self.balancer, self.deaths, self.cancelled, self.orders_given = Balancer(2_000), Deaths(), Cancelled(), Orders()
         self.came: Counter[str] = Counter()
 
