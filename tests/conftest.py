@@ -41,7 +41,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 @pytest.fixture(scope="session")
-def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def kafka(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     configured = os.environ.get("EASYREMOTE_KAFKA")
     if configured:
         yield configured
@@ -55,7 +55,10 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     try:
         yield broker.start().bootstrap_servers
     finally:
-        broker.stop()
+        if request.session.testsfailed:
+            broker.stop()  # somebody will want to look at what it says
+        else:
+            broker.reset()  # else one of the next runs deletes its 10,000 files
 
 
 @pytest.fixture(autouse=True)
