@@ -146,9 +146,9 @@ def _judge_replies(verdict: Verdict, found: Calls, call: Call, faults: Sequence[
     runs = [(one.node, one.at_ms) for one in found.runs.get(call.id, [])]
     if len(finals) < expected:
         verdict.find("lost", [f"{where}, runs {runs}"] * (expected - len(finals)))
-    held_back = len(_held_back(finals, faults))
+    held_back = _held_back(finals, faults)
     if len(finals) - held_back > expected:
-        verdict.find("double", [f"{where}, runs {runs}"] * (len(finals) - expected))
+        verdict.find("double", [f"{where}, runs {runs}"] * (len(finals) - held_back - expected))
     if len({one.told for one in finals}) > 1 and not _together(found, call) and not held_back:
         verdict.find("contradicted", [f"{where}, runs {runs}"])
     verdict.find("astray", [f"{where} in {one.topic}" for one in finals if one.topic != call.topic])
@@ -161,20 +161,29 @@ def _together(found: Calls, call: Call) -> bool:
     return len(found.sent[call.id]) > 1 and len(begun) > 1 and begun[1] < answered + _KNOWN_MS
 
 
-def _held_back(finals: Sequence[Final], faults: Sequence[Fault]) -> list[Final]:
-    """Return replies that a link may have swallowed for longer than a session, and given back when another stood."""
-    return [
-        final
-        for final in finals
-        if any(
-            fault.action.kind == "silence"
-            and fault.hits == final.body.get("node_id")
-            and fault.ended_ms - fault.began_ms > _SESSION_MS
-            and fault.began_ms - _ON_ITS_WAY_MS <= final.at_ms <= fault.ended_ms
-            for fault in faults
+def _held_back(finals: Sequence[Final], faults: Sequence[Fault]) -> int:
+    """Return how many replies links may have swallowed for longer than a session, and given back beside another's.
+
+    At most one for each link that was silent: what its process has sent twice itself is found. A successor that repeats
+    an answer names the node that made it, so that others are known by their time.
+    """
+    return sum(
+        any(
+            _sent_in(fault, final) and any(_may_be_of_a_successor(fault, other) for other in finals if other != final)
+            for final in finals
         )
-        and any(other.body.get("node_id") != final.body.get("node_id") for other in finals)
-    ]
+        for fault in faults
+        if fault.action.kind == "silence" and fault.ended_ms - fault.began_ms > _SESSION_MS
+    )
+
+
+def _sent_in(fault: Fault, final: Final) -> bool:
+    is_in_time = fault.began_ms - _ON_ITS_WAY_MS <= final.at_ms <= fault.ended_ms
+    return is_in_time and fault.hits == final.body.get("node_id")
+
+
+def _may_be_of_a_successor(fault: Fault, final: Final) -> bool:
+    return final.at_ms > fault.began_ms + _SESSION_MS - _ON_ITS_WAY_MS
 
 
 def _judge_letters(verdict: Verdict, found: Calls, call: Call) -> None:

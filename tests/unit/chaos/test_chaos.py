@@ -93,6 +93,15 @@ def test_a_reply_that_a_link_held_back_for_longer_than_a_session_may_stand_besid
     assert judged(2_000) == {"held back": 1, "wrong": 1}  # what the other says is judged all the same
     assert judged(1_000) == {"double": 1, "contradicted": 1, "wrong": 1}
     assert judged(2_000, "LINKB") == {"double": 1, "contradicted": 1, "wrong": 1}
+    found = _found()
+    silence = [Fault(Action("silence", "LINKA", 2.0), T + 50, T + 2_050)]
+    repeated = replace(_ok(), at_ms=T + 1_900)  # a successor repeats it as the node said it
+    found.finals["1-a"] = [_ok(), repeated]
+    assert _problems(found, silence) == {}
+    found.finals["1-a"] = [_ok(), replace(_ok(), at_ms=T + 300)]
+    assert _problems(found, silence) == {"double": 1}
+    found.finals["1-a"] = [_ok(), repeated, replace(repeated, at_ms=T + 1_950)]
+    assert _problems(found, silence) == {"double": 1}
 
 
 def _traced(trace: bytes | None) -> Calls:
