@@ -157,7 +157,12 @@ def drawn(number: int, count: int) -> list[Shape]:
         database=None,
         deadline=None,
         phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
+        suppress_health_check=[
+            HealthCheck.data_too_large,
+            HealthCheck.filter_too_much,
+            HealthCheck.large_base_example,
+            HealthCheck.too_slow,
+        ],
     )
     @given(some)
     def draw(ones: tuple[Shape, ...]) -> None:
