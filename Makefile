@@ -56,6 +56,8 @@ PYTEST = $(BIN)/pytest --numprocesses $(AT_ONCE) --dist worksteal
 test unit: export PYTHONDONTWRITEBYTECODE =
 
 test: setup check
+	@# What setup has just written, gigabytes, stalls the brokers of the tests for as long as it is on its way to the disk.
+	@sync
 	$(PYTEST)
 
 unit: setup

@@ -82,6 +82,9 @@ class BrokerState(msgspec.Struct, frozen=True):
     log_file: str
 
 
+_decode_state = msgspec.json.Decoder(BrokerState).decode
+
+
 class EmbeddedBroker:
     """Starts, finds and stops the one broker of a data directory.
 
@@ -143,7 +146,7 @@ class EmbeddedBroker:
     def status(self) -> BrokerState | None:
         """Return the running broker, or None; what a dead one left behind is removed."""
         try:
-            state = msgspec.json.decode(self._state_file.read_bytes(), type=BrokerState)
+            state = _decode_state(self._state_file.read_bytes())
         except FileNotFoundError:
             return None
         except msgspec.MsgspecError as error:

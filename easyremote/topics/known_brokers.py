@@ -34,6 +34,10 @@ class _Report(msgspec.Struct):
     brokers: dict[str, _Broker]
 
 
+_decode_report = msgspec.json.Decoder(_Report).decode
+"""Made with the module, as every decoder of a class is: two threads that are the first to decode one crash msgspec."""
+
+
 class KnownBrokers:
     """Says whether one client still knows a broker, by what it reports of itself while it is polled.
 
@@ -64,7 +68,7 @@ class KnownBrokers:
 
     def look(self, report: str) -> None:
         """Take a report: librdkafka's statistics, as JSON."""
-        brokers = msgspec.json.decode(report, type=_Report).brokers
+        brokers = _decode_report(report).brokers
         # A coordinator is a role, which a broker that is known by its own name takes on.
         known = {name: broker for name, broker in brokers.items() if broker.source != "logical"}
         self._without = 0 if known else self._without + 1

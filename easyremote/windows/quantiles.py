@@ -60,6 +60,9 @@ class _Numbers(msgspec.Struct, array_like=True):
         return _middle(keys[int(np.searchsorted(ranks, math.floor(q * (ranks[-1] - 1)), side="right"))])
 
 
+_decode_numbers = msgspec.msgpack.Decoder(_Numbers).decode
+
+
 def _binned(values: list[float]) -> dict[int, int]:
     numbers = np.array(values, np.float64)
     sizes = np.abs(numbers)
@@ -105,7 +108,7 @@ class _State:
         states = np.empty(len(packed), object)
         try:
             for place, one in enumerate(packed):
-                states[place] = msgspec.msgpack.decode(one, type=_Numbers)
+                states[place] = _decode_numbers(one)
         except msgspec.MsgspecError as error:
             raise WindowError(f"the state of a quantile has another form: {error}") from error
         return states
