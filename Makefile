@@ -58,7 +58,8 @@ test unit: export PYTHONDONTWRITEBYTECODE =
 test: setup check
 	@# What setup has just written, gigabytes, stalls the brokers of the tests for as long as it is on its way to the disk.
 	@sync
-	$(PYTEST)
+	$(BIN)/pytest -m alone
+	$(PYTEST) -m "not alone"
 
 unit: setup
 	$(PYTEST) easyremote tests/unit

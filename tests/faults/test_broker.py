@@ -133,6 +133,7 @@ def forgetful(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     return any_has
 
 
+@pytest.mark.alone
 def test_clients_that_are_told_of_no_broker_by_one_on_its_way_out_find_it_again(
     broker: EmbeddedBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forgetful: threading.Event
 ) -> None:

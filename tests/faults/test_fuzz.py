@@ -24,7 +24,7 @@ from easyremote.topics.records import Followed
 from system import System, system
 from unkind import produce, produce_nameless, require_all_works
 
-pytestmark = [pytest.mark.broker, pytest.mark.faults, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.broker, pytest.mark.faults, pytest.mark.timeout(300), pytest.mark.alone]
 
 SEED = 11
 """Of a run that is given none by `FUZZ_SEED`. One that has failed is added to `SEEDS` of the unit test, and stays."""

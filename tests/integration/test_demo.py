@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(600)
 def test_the_demo_of_a_clean_clone_does_the_main_job_and_leaves_no_process(tmp_path: Path) -> None:
     if not (ROOT / ".git").exists() or shutil.which("git") is None:
