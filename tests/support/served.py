@@ -52,8 +52,9 @@ def flaky(diary: str, failures: int) -> int:
 @easyremote.function
 async def linger(started: str, stopped: str) -> None:
     """Say that it runs, then wait until it is cancelled, and say that it was."""
-    await asyncio.to_thread(Path(started).write_text, "running")
     try:
+        # Whoever reads this may cancel before this coroutine goes on.
+        await asyncio.to_thread(Path(started).write_text, "running")
         await asyncio.Event().wait()
     finally:
         Path(stopped).write_text("stopped")  # noqa: ASYNC240  # the loop may wait: who reads it waits already
