@@ -5,8 +5,8 @@ from __future__ import annotations
 import secrets
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
-from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -21,8 +21,6 @@ from easyremote.topics.deliveries import GIVE_UP_S, STREAMS_PRODUCER, Offsets, O
 from easyremote.topics.retry import Backoff, ask, passes
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
-
     from easyremote.settings import Settings
 
 __all__ = ["MembershipChanged", "Transactions", "committed_offsets"]
@@ -220,39 +218,23 @@ def _bounded(work: Callable[[], None], timeout_s: float) -> None:
 
     librdkafka may never return from `send_offsets_to_transaction` when the group's coordinator goes away meanwhile,
     whatever time it was given (seen with 2.x, a broker killed and restarted).
-
-    The error holds the producer no longer than it is dealt with, so that one that is given up ends on this thread,
-    before the next of its id is made: the collector ends it whenever and on whatever thread it runs (decision 20).
     """
-    ended: SimpleQueue[BaseException | None] = SimpleQueue()
-    left = threading.Event()
+    ended: Future[None] = Future()
 
     def run() -> None:
         try:
             work()
         except BaseException as error:  # noqa: BLE001  # it is raised where this is waited for
-            if not left.is_set():
-                ended.put(error)
+            ended.set_exception(error)
         else:
-            ended.put(None)
+            ended.set_result(None)
 
-    thread = LongThread(run, "transaction")
-    thread.start()
-    # An error that something keeps which its own stack leads to, as a `Future` does, is there until it is collected.
-    failed: BaseException | None
+    LongThread(run, "transaction").start()
     try:
-        failed = ended.get(timeout=timeout_s)
-        thread.join()  # it holds the producer until its very end
-    except Empty:
-        left.set()
-        failed = KafkaException(
-            KafkaError(KafkaError._TIMED_OUT, f"the client itself has not come back for {timeout_s:g} s")  # noqa: SLF001
-        )
-    try:
-        if failed is not None:
-            raise failed
-    finally:
-        del failed
+        ended.result(timeout_s)
+    except TimeoutError as error:
+        late = KafkaError(KafkaError._TIMED_OUT, f"the client itself has not come back for {timeout_s:g} s")  # noqa: SLF001
+        raise KafkaException(late) from error
 
 
 def committed_offsets(settings: Settings, group: str, places: Sequence[tuple[str, int]]) -> dict[tuple[str, int], int]:
@@ -272,14 +254,11 @@ def _committed(settings: Settings, group: str, places: Sequence[tuple[str, int]]
     client = AdminClient(confluent_config(settings))
     wanted = ConsumerGroupTopicPartitions(group, [TopicPartition(*place) for place in places])
 
-    def asked() -> dict[str, Future[Any]]:  # Any: the stub knows no partitions of an answer
-        # A limit that is over in the client while the coordinator is away ends the process (decision 20).
-        return client.list_consumer_group_offsets([wanted], require_stable=True, request_timeout=COORDINATOR_LIMIT_S)
-
     def stand() -> list[TopicPartition]:
+        asked = client.list_consumer_group_offsets([wanted], require_stable=True, request_timeout=COORDINATOR_LIMIT_S)
         try:
-            # Neither the answers nor one of them has a name: its error would hold it, and the client with it.
-            found = asked()[group].result(_CALL_S).topic_partitions
+            # A limit that is over in the client while the coordinator is away ends the process (decision 20).
+            found = asked[group].result(_CALL_S).topic_partitions
         except KafkaException as error:
             if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
                 return []

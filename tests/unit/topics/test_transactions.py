@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import gc
-import weakref
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -29,10 +26,6 @@ class _Broker:
         self.asked: list[list[tuple[str, int]]] = []
         self.after: dict[tuple[str, int], TopicPartition] = {}
         """What others have committed before this one asks."""
-        self.present: weakref.WeakSet[_Client] = weakref.WeakSet()
-        self.most_present = 0
-        self.inits: list[bool] = []
-        """Of each producer: whether it is not told what it is to begin with."""
         self.answers: list[Callable[[], tuple[bool, bool]]] = []
         """Of each commit: whether it happens, and whether that is told."""
         monkeypatch.setattr(transactions, "Producer", lambda _config: _Client(self))
@@ -56,14 +49,10 @@ class _Broker:
 class _Client:
     def __init__(self, broker: _Broker) -> None:
         self._broker = broker
-        broker.present.add(self)
-        broker.most_present = max(broker.most_present, len(broker.present))
         self._records: list[bytes | None] = []
         self._places: list[TopicPartition] = []
 
-    def init_transactions(self, _timeout_s: float) -> None:
-        if self._broker.inits and self._broker.inits.pop(0):
-            raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+    def init_transactions(self, _timeout_s: float) -> None: ...
 
     def begin_transaction(self) -> None:
         self._records, self._places = [], []
@@ -147,43 +136,6 @@ def test_nothing_follows_a_commit_of_which_nothing_is_known(broker: _Broker, del
         with pytest.raises(BrokerUnavailable, match="committed"):
             delivery.commit(RECORDS, [], {("readings", 0): 7}, None)
     assert broker.committed == [[b"1"]]
-
-
-@pytest.fixture
-def no_collector() -> Iterator[None]:
-    gc.disable()
-    yield
-    gc.enable()
-
-
-@pytest.mark.usefixtures("no_collector")
-def test_a_producer_that_is_given_up_ends_before_the_next_is_made(broker: _Broker, delivery: Transactions) -> None:
-    broker.inits = [True, False, True, False]
-    broker.answers = [lambda: (False, False), lambda: (True, False)]
-    delivery.commit(RECORDS, [], {("readings", 0): 7}, None)
-    assert broker.committed == [[b"1"]]
-    assert broker.inits == []
-    assert broker.most_present == 1
-
-
-@pytest.mark.usefixtures("no_collector")
-def test_a_client_whose_answer_was_an_error_ends_with_the_question(monkeypatch: pytest.MonkeyPatch) -> None:
-    clients: weakref.WeakSet[Any] = weakref.WeakSet()
-
-    class Admin:
-        def __init__(self, _config: Any) -> None:
-            clients.add(self)
-
-        def list_consumer_group_offsets(self, *_: Any, **_more: Any) -> dict[str, Future[Any]]:
-            answer: Future[Any] = Future()
-            answer.set_exception(KafkaException(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)))
-            return {"group": answer}
-
-    monkeypatch.setattr(transactions, "AdminClient", Admin)
-    with pytest.raises(KafkaException) as told:
-        committed_offsets(Settings(kafka="none:1"), "group", [("readings", 0)])
-    del told
-    assert not list(clients)
 
 
 def test_nobody_is_asked_where_a_group_stands_in_nothing() -> None:
