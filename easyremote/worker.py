@@ -65,7 +65,7 @@ from easyremote.topics.producer import RecordProducer
 from easyremote.topics.profiles import CALLS, STREAMS, Profile
 from easyremote.topics.reply_topics import ReplyTopics
 from easyremote.topics.retry import Backoff, ask_in_thread
-from easyremote.topics.source import BatchSource, Claim
+from easyremote.topics.source import BatchSource, Claim, Prepare
 from easyremote.topics.tails import Tails
 from easyremote.topics.tenure import Tenure
 from easyremote.windows import StreamProcessor
@@ -352,7 +352,7 @@ class Worker(Service):
         profile: Profile,
         decode: Callable[..., Any],
         handle: Handler,
-        prepare: Callable[[tuple[int, ...]], Prepared] = lambda _partitions: Prepared(),
+        prepare: Prepare = lambda _partitions, _stopping: Prepared(),
         beside: Companion[Any] | None = None,
         claim: Claim | None = None,
         standing: Callable[[], dict[int, Place]] | None = None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
@@ -178,15 +179,22 @@ class PartitionTasks(Generic[T]):
         if self._scratch is not None:
             self._scratch.close()
 
-    def restore(self, partitions: tuple[int, ...]) -> Prepared:
-        """Read the state of partitions from the changelog, and where to go on reading, where it says so."""
+    def restore(self, partitions: tuple[int, ...], stopping: threading.Event) -> Prepared:
+        """Read the state of partitions from the changelog, and where to go on reading, where it says so.
+
+        Raises
+        ------
+        BrokerUnavailable
+            If no broker answers, or a transaction stays open, for 30 s, or this was told to stop before that.
+        """
         # Whoever held them may have a transaction open: its offsets are decided here, its records are waited for below.
         first = self._names.topics[0]
-        stands = committed_offsets(self._settings, self._names.group, [(first, number) for number in partitions])
+        places = [(first, number) for number in partitions]
+        stands = committed_offsets(self._settings, self._names.group, places, stopping)
         began = monotonic_s()
         standby = self._standby
         copies = standby.take(partitions) if standby else {number: self._copy(number) for number in partitions}
-        read = catch_up(self._settings, self._names.changelog, copies)
+        read = catch_up(self._settings, self._names.changelog, copies, stopping)
         keys = 0
         starts: dict[tuple[str, int], int] = {}
         all_restored: dict[int, _Partition[T]] = {}

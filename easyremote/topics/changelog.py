@@ -79,7 +79,9 @@ def read_latest(settings: Settings, topic: str, partitions: Sequence[int]) -> di
     return {number: copy.latest for number, copy in copies.items()}
 
 
-def catch_up(settings: Settings, topic: str, copies: Mapping[int, Copy]) -> int:
+def catch_up(
+    settings: Settings, topic: str, copies: Mapping[int, Copy], stopping: threading.Event | None = None
+) -> int:
     """Read partitions on to where they end now, each from where its copy stands; say how far it is every 2 s.
 
     A transaction that is open there is waited for: that a group's offsets are decided does not say that the records of
@@ -93,11 +95,11 @@ def catch_up(settings: Settings, topic: str, copies: Mapping[int, Copy]) -> int:
     Raises
     ------
     BrokerUnavailable
-        If no broker answers, or a transaction stays open, for 30 s.
+        If no broker answers, or a transaction stays open, for 30 s, or `stopping` is set before that.
     TopicError
         If the topic cannot be read.
     """
-    ends = _ends(settings, topic, tuple(copies))
+    ends = _ends(settings, topic, tuple(copies), stopping)
     behind = {number: end for number, end in ends.items() if not copies[number].is_at(end)}
     if not behind:
         return 0
@@ -109,12 +111,8 @@ def catch_up(settings: Settings, topic: str, copies: Mapping[int, Copy]) -> int:
         while behind:
             messages = consumer.consume(_AT_ONCE, _WAIT_S)
             now = monotonic_s()
-            if messages:
-                heard = now
-            elif now - heard > _GIVE_UP_S:
-                raise BrokerUnavailable(
-                    f"{topic} cannot be read: for {_GIVE_UP_S:g} s no Kafka answers, or a transaction stays open"
-                )
+            heard = now if messages else heard
+            _go_on(topic, now - heard, stopping)
             for message in messages:
                 if message.error() is None:
                     copies[message.partition() or 0].take(message)
@@ -270,7 +268,9 @@ def _reader(settings: Settings, besides: dict[str, Any]) -> Consumer:  # Any: li
     )
 
 
-def _ends(settings: Settings, topic: str, partitions: Sequence[int]) -> dict[int, int]:
+def _ends(
+    settings: Settings, topic: str, partitions: Sequence[int], stopping: threading.Event | None
+) -> dict[int, int]:
     """Return where partitions end, records of open transactions included."""
     client = AdminClient(confluent_config(settings))
     newest: Any = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # Any: the package types it as it may be None
@@ -284,9 +284,20 @@ def _ends(settings: Settings, topic: str, partitions: Sequence[int]) -> dict[int
         return {place.partition: future.result(_METADATA_S + 1).offset for place, future in told.items()}
 
     try:
-        return ask(f"to restore {topic}", ends, where=settings.bootstrap_servers(), within_s=_GIVE_UP_S, also=NO_LEADER)
+        what, where = f"to restore {topic}", settings.bootstrap_servers()
+        return ask(what, ends, where=where, within_s=_GIVE_UP_S, also=NO_LEADER, stopping=stopping)
     except KafkaException as error:
         raise TopicError(f"{topic} cannot be read: {error}") from error
+
+
+def _go_on(topic: str, silent_s: float, stopping: threading.Event | None) -> None:
+    """Say why a topic is read no further, if there is a reason."""
+    if stopping is not None and stopping.is_set():
+        raise BrokerUnavailable(f"{topic} is read no further: this worker ends")
+    if silent_s > _GIVE_UP_S:
+        raise BrokerUnavailable(
+            f"{topic} cannot be read: for {_GIVE_UP_S:g} s no Kafka answers, or a transaction stays open"
+        )
 
 
 def _is_end(consumer: Consumer, message: Message, copies: Mapping[int, Copy]) -> bool:

@@ -29,19 +29,23 @@ from easyremote.topics.listening import Listening
 from easyremote.topics.outages import OUTAGES
 from easyremote.topics.retry import AWAY, JUST_MADE, Backoff, ask, passes
 from easyremote.topics.tenure import Tenure
+from easyremote.topics.to_commit import ToCommit
 
 if TYPE_CHECKING:
     from easyremote.settings import Settings
     from easyremote.topics.companion import Companion
     from easyremote.topics.profiles import Profile
 
-__all__ = ["BatchSource", "Claim"]
+__all__ = ["BatchSource", "Claim", "Prepare"]
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 Claim = Callable[[tuple[int, ...], dict[int, Place], threading.Event], None]
 """Takes partitions that were given, what the group has committed for each, where it has, and what ends all waiting."""
+
+Prepare = Callable[[tuple[int, ...], threading.Event], Prepared]
+"""Makes ready for partitions that are given; the event ends all waiting."""
 
 _COMMIT_S = 0.05
 """Most time between noting an offset and committing it, and so how long one poll may wait."""
@@ -93,8 +97,8 @@ class BatchSource(Service, Generic[T]):
     emit : callable
         Receiver of events, called on the source's thread.
     prepare : callable, optional
-        `(partitions) -> Prepared`: called on the source's thread before it reads partitions that it was given; where
-        to start each, for a receiver that keeps its own account. Unset: where the group stands.
+        Called on the source's thread before it reads partitions that it was given; where to start each, for a receiver
+        that keeps its own account. Unset: where the group stands.
     beside : Companion, optional
         Reads the same partitions of further topics.
     standing : callable, optional
@@ -116,7 +120,7 @@ class BatchSource(Service, Generic[T]):
         decode: Callable[[int, Sequence[Message]], T],
         emit: Callable[[SourceEvent[T]], None],
         *,
-        prepare: Callable[[tuple[int, ...]], Prepared] = lambda _partitions: Prepared(),
+        prepare: Prepare = lambda _partitions, _stopping: Prepared(),
         beside: Companion[T] | None = None,
         claim: Claim | None = None,
         standing: Callable[[], dict[int, Place]] | None = None,
@@ -138,8 +142,7 @@ class BatchSource(Service, Generic[T]):
         for _ in range(_MAX_PENDING):
             self._slots.put(None)
         self._stopping = threading.Event()
-        self._noting = threading.Lock()
-        self._to_commit: dict[int, Place] = {}
+        self._to_commit = ToCommit()
         self._joined = asyncio.Event()
         self._held = Holdings()
         self._begun: set[int] = set()
@@ -157,6 +160,7 @@ class BatchSource(Service, Generic[T]):
                 "enable.auto.offset.store": False,
                 "fetch.min.bytes": 1,
                 "fetch.wait.max.ms": 100,
+                "on_commit": self._to_commit.told,
             }
             | profile.client
         )
@@ -194,8 +198,7 @@ class BatchSource(Service, Generic[T]):
 
         Only that thread touches the consumer: a commit from another one while it polls has blocked both for ever.
         """
-        with self._noting:
-            self._to_commit |= places
+        self._to_commit.note(places)
 
     def positions(self, places: dict[int, Place]) -> list[TopicPartition]:
         """Return the places as the client wants them."""
@@ -327,9 +330,7 @@ class BatchSource(Service, Generic[T]):
             self._put_batch(Batch(self.topic, partition, first_offset, last_offset + 1, content), since)
 
     def _commit_noted(self, *, wait: bool) -> None:
-        with self._noting:
-            noted, self._to_commit = self._to_commit, {}
-        held = {partition: place for partition, place in noted.items() if partition in self._held}
+        held = self._to_commit.take(self._held, at_last=wait)
         if not held:
             return
         try:
@@ -461,7 +462,7 @@ class BatchSource(Service, Generic[T]):
     def _on_assign(self, consumer: Consumer, given: list[TopicPartition]) -> None:
         partitions = tuple(one.partition for one in given)
         # A member for which there is nothing yet is given nothing, and told so.
-        prepared = self._prepare(partitions) if partitions else Prepared()
+        prepared = self._prepare(partitions, self._stopping) if partitions else Prepared()
         starts = dict(prepared.starts)
         if self._claim is not None and given:
             places = self._committed(consumer, given)
@@ -513,6 +514,7 @@ class BatchSource(Service, Generic[T]):
     def _let_go(self, partitions: tuple[int, ...]) -> None:
         self._held.take(partitions)
         self._begun.difference_update(partitions)
+        self._to_commit.forget(partitions)
         self._kept = [message for message in self._kept if message.partition() not in partitions]
         if self._listening is not None:
             self._listening.take(partitions)

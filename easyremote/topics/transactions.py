@@ -237,20 +237,24 @@ def _bounded(work: Callable[[], None], timeout_s: float) -> None:
         raise KafkaException(late) from error
 
 
-def committed_offsets(settings: Settings, group: str, places: Sequence[tuple[str, int]]) -> dict[tuple[str, int], int]:
+def committed_offsets(
+    settings: Settings, group: str, places: Sequence[tuple[str, int]], stopping: threading.Event | None = None
+) -> dict[tuple[str, int], int]:
     """Return where a group stands in topics' partitions, once no transaction is open on it.
 
     Raises
     ------
     BrokerUnavailable
-        If no broker answers, or a transaction stays open, for 30 s.
+        If no broker answers, or a transaction stays open, for 30 s, or `stopping` is set before that.
     """
     if not places:
         return {}
-    return {(one.topic, one.partition): one.offset for one in _committed(settings, group, places)}
+    return {(one.topic, one.partition): one.offset for one in _committed(settings, group, places, stopping)}
 
 
-def _committed(settings: Settings, group: str, places: Sequence[tuple[str, int]]) -> list[TopicPartition]:
+def _committed(
+    settings: Settings, group: str, places: Sequence[tuple[str, int]], stopping: threading.Event | None = None
+) -> list[TopicPartition]:
     client = AdminClient(confluent_config(settings))
     wanted = ConsumerGroupTopicPartitions(group, [TopicPartition(*place) for place in places])
 
@@ -270,4 +274,4 @@ def _committed(settings: Settings, group: str, places: Sequence[tuple[str, int]]
         return [one for one in found if one.offset >= 0]
 
     what, where = f"to know where group {group} stands", settings.bootstrap_servers()
-    return ask(what, stand, where=where, within_s=GIVE_UP_S)
+    return ask(what, stand, where=where, within_s=GIVE_UP_S, stopping=stopping)

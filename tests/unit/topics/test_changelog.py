@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import threading
+from typing import Any
+
 import pytest
 from confluent_kafka import OFFSET_BEGINNING
+from easyremote.errors import BrokerUnavailable
 from easyremote.settings import Settings
 from easyremote.topics import changelog
 from easyremote.topics.changelog import Copy, catch_up
@@ -28,3 +32,23 @@ def test_where_nothing_is_behind_nothing_is_read(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(changelog, "_ends", lambda *_: {0: 0, 1: 12})
     monkeypatch.setattr(changelog, "Consumer", lambda *_: pytest.fail("a client was made to read nothing"))
     assert catch_up(Settings(kafka="none:1"), "t", {0: Copy(), 1: Copy(next_offset=12)}) == 0
+
+
+def test_a_worker_that_ends_reads_no_copy_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    stopping = threading.Event()
+
+    class Waits:
+        def __init__(self, _config: Any) -> None: ...
+
+        def assign(self, _places: Any) -> None: ...
+
+        def consume(self, *_: Any) -> list[Any]:
+            stopping.set()  # while a transaction is open there
+            return []
+
+        def close(self) -> None: ...
+
+    monkeypatch.setattr(changelog, "_ends", lambda *_: {0: 5})
+    monkeypatch.setattr(changelog, "Consumer", Waits)
+    with pytest.raises(BrokerUnavailable, match="this worker ends"):
+        catch_up(Settings(kafka="none:1"), "t", {0: Copy()}, stopping)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from dataclasses import replace
 from typing import Any
 
@@ -126,7 +127,7 @@ class Member:
             if place not in self._next:
                 self._durable[place] = self.cluster.chance.randint(self._durable[place], log.end)
 
-    def _prepare(self, partitions: tuple[int, ...]) -> Prepared:
+    def _prepare(self, partitions: tuple[int, ...], _stopping: threading.Event) -> Prepared:
         return Prepared({place: at for place, at in self._durable.items() if place[1] in partitions})
 
     def _standing(self) -> dict[int, Place]:

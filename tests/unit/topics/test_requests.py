@@ -111,6 +111,24 @@ def test_where_a_group_stands_is_asked_again(monkeypatch: pytest.MonkeyPatch, na
     assert committed_offsets(SETTINGS, "g", [("in", 0)]) == OFFSETS
 
 
+def test_a_worker_that_ends_does_not_wait_for_where_its_group_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    stopping = threading.Event()
+    asked: list[str] = []
+
+    class Undecided:
+        def __init__(self, _config: Any) -> None: ...
+
+        def list_consumer_group_offsets(self, *_: Any, **_more: Any) -> dict[str, Any]:
+            asked.append("once")
+            stopping.set()
+            raise KafkaException(KafkaError(KafkaError.UNSTABLE_OFFSET_COMMIT))
+
+    monkeypatch.setattr(transactions, "AdminClient", Undecided)
+    with pytest.raises(BrokerUnavailable, match="where group g stands"):
+        committed_offsets(SETTINGS, "g", [("in", 0)], stopping)
+    assert asked == ["once"]
+
+
 class Transacting(Failing):
     """Stands for a producer in transactions; a new one of the same id is the same object."""
 

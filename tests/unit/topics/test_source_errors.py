@@ -12,7 +12,7 @@ from easyremote.settings import Settings
 from easyremote.threads import ThreadFailed
 from easyremote.topics import source
 from easyremote.topics.doneset import Place
-from easyremote.topics.events import Assigned, Batch, Revoked, SourceEvent
+from easyremote.topics.events import Assigned, Batch, Prepared, Revoked, SourceEvent
 from easyremote.topics.profiles import CALLS
 from easyremote.topics.retry import Backoff
 from easyremote.topics.source import BatchSource
@@ -83,6 +83,18 @@ def test_what_a_receiver_raised_on_is_read_again_by_another_client(monkeypatch: 
     member.source._stopping.clear()
     member.client.play(member.source, [given, comes(Record(5))])
     assert member.events == ["given", "lost", "given", "read 5"]
+
+
+def test_whoever_prepares_partitions_is_told_when_the_source_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[threading.Event] = []
+
+    def prepare(_partitions: tuple[int, ...], stopping: threading.Event) -> Prepared:
+        told.append(stopping)
+        return Prepared()
+
+    member = Member(monkeypatch, ScriptedConsumer(), prepare=prepare)
+    member.client.play(member.source, [given])
+    assert told == [member.source._stopping]
 
 
 def test_a_source_that_cannot_go_on_ends_its_worker_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
